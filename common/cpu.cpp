@@ -1,0 +1,49 @@
+#include "common/cpu.h"
+
+#include <dlfcn.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <string_view>
+#include <thread>
+
+namespace preceptor {
+namespace {
+
+/// Core name whose OpenBLAS kernels use all of this CPU's vectors; "" where the default is right.
+std::string_view best_core() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512vl"))
+    return "SkylakeX";
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return "Haswell";
+#endif
+  return "";
+}
+
+}  // namespace
+
+void arrange_cpu(char** argv) {
+  if (std::getenv("OPENBLAS_CORETYPE")) return;  // the user's choice, or this program's second start
+  const char* wanted = std::getenv("PRECEPTOR_CPU");
+  const std::string core(wanted ? std::string_view(wanted) : best_core());
+  if (core.empty() || core == "off") return;
+  ::setenv("OPENBLAS_CORETYPE", core.c_str(), 1);
+  // A site's LibTorch gets training.threads; BLAS's own pool would come on top.
+  ::setenv("OPENBLAS_NUM_THREADS", "1", 0);
+  ::execv("/proc/self/exe", argv);
+  // Without /proc the program goes on with the kernels that OpenBLAS chose.
+}
+
+std::string cpu_summary() {
+  using CoreName = char* (*)();
+  auto core_name = reinterpret_cast<CoreName>(::dlsym(RTLD_DEFAULT, "openblas_get_corename"));
+  const auto vectors = best_core();
+  return fmt::format("vectors {}, BLAS kernels {}, {} hardware threads",
+                     vectors == "SkylakeX" ? "AVX-512" : vectors == "Haswell" ? "AVX2" : "baseline",
+                     core_name ? core_name() : "unknown", std::thread::hardware_concurrency());
+}
+
+}  // namespace preceptor

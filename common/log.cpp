@@ -1,0 +1,17 @@
+#include "common/log.h"
+
+#include <spdlog/sinks/stdout_color_sinks.h>
+
+#include <cstdlib>
+
+namespace preceptor {
+
+void set_up_log() {
+  auto logger = std::make_shared<spdlog::logger>("preceptor", std::make_shared<spdlog::sinks::stderr_color_sink_mt>());
+  logger->set_pattern("%H:%M:%S %^%-5l%$ %v");
+  const char* level = std::getenv("PRECEPTOR_LOG");
+  logger->set_level(level ? spdlog::level::from_str(level) : spdlog::level::info);
+  spdlog::set_default_logger(std::move(logger));
+}
+
+}  // namespace preceptor

@@ -1,0 +1,46 @@
+#pragma once
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/bytes.h"
+#include "common/random.h"
+#include "common/registry.h"
+
+namespace preceptor::compression {
+
+/// An update on its way through a pipeline: what is still floats, and what is already bytes.
+/// Encoders take from `values` and put in front of `bytes`; decoders undo that in reverse order,
+/// so each finds its own header at the front.
+struct Packet {
+  std::vector<float> values;
+  Bytes bytes;
+};
+
+/// One stage of the compression of an update tile. Stateless and thread-safe; state such as error feedback
+/// lives with the node. Decoders trust nothing: a count is checked against `max_values` and the bytes that
+/// are there before anything is allocated.
+class Codec {
+ public:
+  virtual ~Codec() = default;
+  /// Finite values only. `random` feeds stochastic rounding: the same stream gives the same bytes.
+  virtual void encode(Packet& packet, RandomStream& random) const = 0;
+  /// max_values: floats that a tile may have at most. Error: kCorrupt.
+  virtual Result<void> decode(Packet& packet, std::size_t max_values) const = 0;
+  /// E[decode(encode(x))] = x over the random stream.
+  virtual bool unbiased() const = 0;
+  /// Upper bound of bytes.size() after encoding `values` floats in front of `bytes` bytes.
+  virtual std::size_t size_bound(std::size_t values, std::size_t bytes) const = 0;
+};
+
+/// A codec's own keys, as they stand in YAML and travel in a plan.
+using CodecSettings = std::map<std::string, std::string>;
+using CodecFactory = std::function<Result<std::unique_ptr<Codec>>(const CodecSettings&)>;
+Registry<CodecFactory>& codecs();
+struct RegisterCodec {
+  RegisterCodec(const char* name, CodecFactory factory) { codecs().add(name, std::move(factory)); }
+};
+
+}  // namespace preceptor::compression
