@@ -2,7 +2,7 @@
 
 #include <cstring>
 #include <unordered_map>
-#include <unordered_set>
+#include <utility>
 
 #include "common/hash.h"
 
@@ -33,7 +33,7 @@ struct DigestHash {
 
 struct Seen {
   std::size_t first;  ///< index of the first image of the best split
-  bool contradicts = false;
+  bool contradicts = false, dropped = false;
 };
 
 }  // namespace
@@ -55,10 +55,12 @@ Duplicates find_duplicates(const Source& source) {
     if (rank(source.splits[i]) < rank(source.splits[known.first])) known.first = i;
   }
   for (std::size_t i = 0; i < count; ++i) {
-    const auto first = seen.at(digests[i]).first;
-    const bool equal_rank = source.splits[i] == source.splits[first];
-    result.keep[i] = i == first || (equal_rank && source.splits[i] != Split::kUnassigned);
-    result.dropped += !result.keep[i];
+    auto& known = seen.at(digests[i]);
+    const bool alike = source.splits[i] == source.splits[known.first];
+    result.keep[i] = i == known.first || (alike && source.splits[i] != Split::kUnassigned);
+    if (result.keep[i]) continue;
+    ++result.dropped;
+    result.distinct += !std::exchange(known.dropped, true);
   }
   return result;
 }

@@ -7,6 +7,7 @@ namespace preceptor::data {
 struct Duplicates {
   std::vector<bool> keep;          ///< [N]
   std::size_t dropped = 0;         ///< images left out
+  std::size_t distinct = 0;        ///< different pictures among these
   std::size_t contradictions = 0;  ///< distinct images that occur with more than one class
 };
 

@@ -74,9 +74,9 @@ class Dealer {
     report_.duplicates = duplicates.dropped;
     if (duplicates.dropped > 0)
       note(
-          "{} images also stood in an earlier split, or twice in an unsplit source, and were left "
-          "out",
-          duplicates.dropped);
+          "{} images ({} distinct) also stood in an earlier split, or twice in an unsplit source, "
+          "and were left out",
+          duplicates.dropped, duplicates.distinct);
     if (duplicates.contradictions > 0)
       note("{} images occur with more than one class", duplicates.contradictions);
     std::array<Index, 4> pools;

@@ -159,7 +159,7 @@ void lesion(Canvas& canvas, RandomStream& random, Lesion kind, const Ellipse& bo
   const double cx = body.x + u * body.cosine - v * body.sine,
                cy = body.y + u * body.sine + v * body.cosine;
   const double radius = random.uniform(0.075, 0.13) * mix(1.2, 0.85, difficulty);
-  const double contrast = mix(0.42, 0.10, difficulty) * random.uniform(0.55, 1.3);
+  const double contrast = mix(0.34, 0.06, difficulty) * random.uniform(0.55, 1.3);
   std::array<double, 10> amplitude{}, phase{};  // of the outline, by angular frequency
   for (std::size_t k = 2; k < amplitude.size(); ++k) {
     amplitude[k] = random.uniform(0, kind != kMass ? 0.12 / double(k) : k < 6 ? 0.10 : 0.16);
@@ -174,7 +174,7 @@ void lesion(Canvas& canvas, RandomStream& random, Lesion kind, const Ellipse& bo
     const double d = std::hypot(x - cx, y - cy) - outline;
     if (kind == kCyst) {
       const double rim = inside(std::abs(d + 0.1 * radius) - 0.18 * radius, edge);
-      return value + contrast * (rim - 0.75 * inside(d + 0.3 * radius, edge));
+      return value + contrast * (0.7 * rim - 0.6 * inside(d + 0.3 * radius, edge));
     }
     return value + contrast * inside(d, edge);
   });
