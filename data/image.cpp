@@ -45,12 +45,25 @@ Result<ImageShape> checked(std::int64_t height, std::int64_t width, int channels
   return ImageShape{int(height), int(width), channels};
 }
 
+// Walks the chunks to the end chunk: libpng would find a truncation only after decoding, and print
+// it.
 Result<ImageShape> peek_png(ByteReader reader) {
   TRY(reader.take(8));
-  const auto header = TRY(reader.take(8 + 13));
-  const auto colour = std::to_integer<int>(header[17]);
-  return checked(big_endian(header.subspan(8, 4)), big_endian(header.subspan(12, 4)),
-                 colour & 2 ? 3 : 1);
+  ImageShape shape;
+  for (;;) {
+    const auto length = big_endian(TRY(reader.take(4)));
+    const auto type = big_endian(TRY(reader.take(4)));
+    const auto chunk = TRY(reader.take(length));
+    TRY(reader.take(4));                              // CRC-32, which libpng checks
+    if (type == 0x49484452 && shape.channels == 0) {  // IHDR
+      if (length != 13) return fail(Code::kCorrupt, "PNG: header of {} bytes", length);
+      const auto colour = std::to_integer<int>(chunk[9]);
+      shape = TRY(
+          checked(big_endian(chunk.subspan(4, 4)), big_endian(chunk.first(4)), colour & 2 ? 3 : 1));
+    }
+    if (shape.channels == 0) return fail(Code::kCorrupt, "PNG: does not begin with its header");
+    if (type == 0x49454e44) return shape;  // IEND
+  }
 }
 
 Result<ImageShape> peek_bmp(ByteReader reader) {

@@ -11,6 +11,15 @@
 
 namespace preceptor::data {
 
+inline SourceOptions source_options(const std::string& kind, const std::string& path,
+                                    int image_size = 28) {
+  SourceOptions options;
+  options.kind = kind;
+  options.path = path;
+  options.image_size = image_size;
+  return options;
+}
+
 /// A source of `count` different 4×4 images, of classes 0 … classes-1 in turn, all of one split.
 inline Source made_source(std::size_t count, std::size_t classes, Split split = Split::kUnassigned,
                           std::uint32_t first = 0) {
