@@ -5,6 +5,14 @@
 
 namespace preceptor::models {
 
+/// torch::nn::Sequential whose forward is no template, so that one may stand inside another.
+class ChainImpl : public torch::nn::SequentialImpl {
+ public:
+  using SequentialImpl::SequentialImpl;
+  torch::Tensor forward(torch::Tensor x) { return SequentialImpl::forward(x); }
+};
+TORCH_MODULE(Chain);
+
 inline torch::nn::Conv2d conv(int in, int out, int kernel, int stride = 1, int groups = 1) {
   return torch::nn::Conv2d(
       torch::nn::Conv2dOptions(in, out, kernel).stride(stride).padding(kernel / 2).groups(groups).bias(false));

@@ -4,8 +4,8 @@
 namespace preceptor::models {
 namespace {
 
-torch::nn::Sequential conv_bn_relu6(int in, int out, int kernel, int stride = 1, int groups = 1) {
-  return torch::nn::Sequential(conv(in, out, kernel, stride, groups), norm(out), relu6());
+Chain conv_bn_relu6(int in, int out, int kernel, int stride = 1, int groups = 1) {
+  return Chain(conv(in, out, kernel, stride, groups), norm(out), relu6());
 }
 
 /// 1×1 expand, depthwise 3×3, 1×1 project without activation; residual where shapes allow.
@@ -13,7 +13,7 @@ class InvertedResidual : public torch::nn::Module {
  public:
   InvertedResidual(int in, int out, int stride, int expansion) : residual_(stride == 1 && in == out) {
     const int hidden = in * expansion;
-    torch::nn::Sequential layers;
+    Chain layers;
     if (expansion != 1) layers->push_back(conv_bn_relu6(in, hidden, 1));
     layers->push_back(conv_bn_relu6(hidden, hidden, 3, stride, hidden));
     layers->push_back(conv(hidden, out, 1));
@@ -24,7 +24,7 @@ class InvertedResidual : public torch::nn::Module {
 
  private:
   bool residual_;
-  torch::nn::Sequential conv_{nullptr};
+  Chain conv_{nullptr};
 };
 
 /// MobileNetV2 (Sandler 2018, arXiv:1801.04381), without dropout: its mask would tie results to a thread.
@@ -40,7 +40,7 @@ class MobileNetV2 : public Model {
     const double width = spec.model.width;
     int in = make_divisible(32 * width);
     const int last = make_divisible(1280 * std::max(1.0, width));
-    torch::nn::Sequential features;
+    Chain features;
     features->push_back(conv_bn_relu6(spec.task.channels, in, 3, spec.model.stem == "standard" ? 2 : 1));
     for (const auto& stage : stages) {
       const int out = make_divisible(stage.channels * width);
@@ -52,12 +52,12 @@ class MobileNetV2 : public Model {
     features->push_back(conv_bn_relu6(in, last, 1));
     features_ = register_module("features", features);
     // torchvision's index: classifier.0 is the dropout that is left out here.
-    classifier_ = register_module("classifier", torch::nn::Sequential(torch::nn::Identity(), torch::nn::Linear(last, spec.task.classes)));
+    classifier_ = register_module("classifier", Chain(torch::nn::Identity(), torch::nn::Linear(last, spec.task.classes)));
   }
   torch::Tensor forward(torch::Tensor x) override { return classifier_->forward(global_pool(features_->forward(x))); }
 
  private:
-  torch::nn::Sequential features_{nullptr}, classifier_{nullptr};
+  Chain features_{nullptr}, classifier_{nullptr};
 };
 
 const RegisterModel kMobileNetV2{"mobilenet_v2", {"CNN", "classification", "Sandler 2018, arXiv:1801.04381", [](const ModelSpec& spec) {

@@ -12,18 +12,18 @@ class BasicBlock : public torch::nn::Module {
     conv2_ = register_module("conv2", conv(out, out, 3));
     bn2_ = register_module("bn2", norm(out));
     if (stride != 1 || in != out)
-      downsample_ = register_module("downsample", torch::nn::Sequential(conv(in, out, 1, stride), norm(out)));
+      downsample_ = register_module("downsample", Chain(conv(in, out, 1, stride), norm(out)));
   }
   torch::Tensor forward(torch::Tensor x) {
-    auto y = torch::relu_(bn1_(conv1_(x)));
+    auto y = bn1_(conv1_(x)).relu_();
     y = bn2_(conv2_(y));
-    return torch::relu_(y + (downsample_ ? downsample_->forward(x) : x));
+    return (y + (downsample_ ? downsample_->forward(x) : x)).relu_();
   }
 
  private:
   torch::nn::Conv2d conv1_{nullptr}, conv2_{nullptr};
   torch::nn::BatchNorm2d bn1_{nullptr}, bn2_{nullptr};
-  torch::nn::Sequential downsample_{nullptr};
+  Chain downsample_{nullptr};
 };
 
 /// ResNet-18 (He 2015, arXiv:1512.03385). The small stem is 3×3 with stride 1 and no pooling, as MedMNIST uses
@@ -38,7 +38,7 @@ class ResNet18 : public Model {
     int in = base;
     for (int stage = 0; stage < 4; ++stage) {
       const int out = base << stage;
-      torch::nn::Sequential layer;
+      Chain layer;
       layer->push_back(BasicBlock(in, out, stage == 0 ? 1 : 2));
       layer->push_back(BasicBlock(out, out, 1));
       layers_->push_back(register_module("layer" + std::to_string(stage + 1), layer));
@@ -47,7 +47,7 @@ class ResNet18 : public Model {
     fc_ = register_module("fc", torch::nn::Linear(in, spec.task.classes));
   }
   torch::Tensor forward(torch::Tensor x) override {
-    x = torch::relu_(bn1_(conv1_(x)));
+    x = bn1_(conv1_(x)).relu_();
     if (pool_) x = torch::max_pool2d(x, 3, 2, 1);
     return fc_(global_pool(layers_->forward(x)));
   }
@@ -56,7 +56,7 @@ class ResNet18 : public Model {
   bool pool_;
   torch::nn::Conv2d conv1_{nullptr};
   torch::nn::BatchNorm2d bn1_{nullptr};
-  torch::nn::Sequential layers_;
+  Chain layers_;
   torch::nn::Linear fc_{nullptr};
 };
 

@@ -24,7 +24,9 @@ TEST_P(Counts, AreThePublishedOnes) {
   auto model = FlatModel::create(p.spec);
   ASSERT_TRUE(model) << model.error().message;
   EXPECT_EQ(model->space().trainable(), p.parameters);
-  if (p.macs) EXPECT_EQ(count_macs(model->network(), p.spec.task), p.macs);
+  if (p.macs) {
+    EXPECT_EQ(count_macs(model->network(), p.spec.task), p.macs);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(
