@@ -9,12 +9,14 @@
 
 namespace preceptor {
 
-/// A named, seeded stream of random numbers: Philox4x32-10 (Salmon 2011, doi:10.1145/2063384.2063405).
-/// The key is SHA-256 of (seed, name, indices), so a stream depends on nothing but what it is called:
-/// not on threads, nor on what was drawn elsewhere. Cheap to make; not thread-safe; not for secrets.
+/// A named, seeded stream of random numbers: Philox4x32-10 (Salmon 2011,
+/// doi:10.1145/2063384.2063405). The key is SHA-256 of (seed, name, indices), so a stream depends
+/// on nothing but what it is called: not on threads, nor on what was drawn elsewhere. Cheap to
+/// make; not thread-safe; not for secrets.
 class RandomStream {
  public:
-  RandomStream(std::uint64_t seed, std::string_view name, std::initializer_list<std::uint64_t> indices = {});
+  RandomStream(std::uint64_t seed, std::string_view name,
+               std::initializer_list<std::uint64_t> indices = {});
 
   std::uint32_t bits32();
   std::uint64_t bits64();
@@ -33,7 +35,8 @@ class RandomStream {
   std::vector<std::size_t> permutation(std::size_t count);
 
   /// One Philox block, public for the published test vectors.
-  static std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 4> counter, std::array<std::uint32_t, 2> key);
+  static std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 4> counter,
+                                             std::array<std::uint32_t, 2> key);
 
  private:
   std::array<std::uint32_t, 2> key_;
