@@ -1,5 +1,6 @@
 #include "common/random.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <numbers>
@@ -32,13 +33,25 @@ std::array<std::uint32_t, 4> RandomStream::philox(std::array<std::uint32_t, 4> c
   return c;
 }
 
+std::array<std::uint32_t, 4> RandomStream::next_block() {
+  const auto block = block_++;
+  return philox({std::uint32_t(block), std::uint32_t(block >> 32), 0, 0}, key_);
+}
+
 std::uint32_t RandomStream::bits32() {
   if (used_ == 4) {
-    buffer_ = philox({std::uint32_t(block_), std::uint32_t(block_ >> 32), 0, 0}, key_);
-    ++block_;
+    buffer_ = next_block();
     used_ = 0;
   }
   return buffer_[used_++];
+}
+
+void RandomStream::fill(std::span<std::uint32_t> out) {
+  std::size_t i = 0;
+  while (i < out.size() && used_ < 4) out[i++] = buffer_[used_++];
+  for (; i + 4 <= out.size(); i += 4)
+    std::ranges::copy(next_block(), out.begin() + std::ptrdiff_t(i));
+  while (i < out.size()) out[i++] = bits32();
 }
 
 std::uint64_t RandomStream::bits64() {

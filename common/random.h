@@ -20,6 +20,7 @@ class RandomStream {
 
   std::uint32_t bits32();
   std::uint64_t bits64();
+  void fill(std::span<std::uint32_t> out);   ///< as so many calls of bits32, faster
   double uniform();                          ///< [0, 1), 53 bits
   double uniform(double low, double high);   ///< [low, high)
   std::uint64_t below(std::uint64_t bound);  ///< [0, bound), exactly uniform; bound > 0
@@ -39,6 +40,8 @@ class RandomStream {
                                              std::array<std::uint32_t, 2> key);
 
  private:
+  std::array<std::uint32_t, 4> next_block();
+
   std::array<std::uint32_t, 2> key_;
   std::uint64_t block_ = 0;
   std::array<std::uint32_t, 4> buffer_{};
