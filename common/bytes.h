@@ -25,12 +25,14 @@ class ByteWriter {
  public:
   explicit ByteWriter(Bytes& out) : out_(out) {}
   template <class T>
-    requires std::is_arithmetic_v<T>
+  requires std::is_arithmetic_v<T>
   void put(T value) {
     const auto* p = reinterpret_cast<const std::byte*>(&value);
     out_.insert(out_.end(), p, p + sizeof(T));
   }
-  void put(std::span<const std::byte> bytes) { out_.insert(out_.end(), bytes.begin(), bytes.end()); }
+  void put(std::span<const std::byte> bytes) {
+    out_.insert(out_.end(), bytes.begin(), bytes.end());
+  }
   /// Unsigned LEB128: 7 bits a byte, low bits first.
   void varint(std::uint64_t value) {
     for (; value >= 0x80; value >>= 7) out_.push_back(std::byte(value | 0x80));
@@ -47,16 +49,17 @@ class ByteReader {
   explicit ByteReader(std::span<const std::byte> bytes) : bytes_(bytes) {}
   std::size_t left() const { return bytes_.size(); }
   template <class T>
-    requires std::is_arithmetic_v<T>
-  Result<T> get() {
-    if (left() < sizeof(T)) return fail(Code::kCorrupt, "truncated: {} bytes wanted, {} left", sizeof(T), left());
+  requires std::is_arithmetic_v<T> Result<T> get() {
+    if (left() < sizeof(T))
+      return fail(Code::kCorrupt, "truncated: {} bytes wanted, {} left", sizeof(T), left());
     T value;
     std::memcpy(&value, bytes_.data(), sizeof(T));
     bytes_ = bytes_.subspan(sizeof(T));
     return value;
   }
   Result<std::span<const std::byte>> take(std::size_t count) {
-    if (left() < count) return fail(Code::kCorrupt, "truncated: {} bytes wanted, {} left", count, left());
+    if (left() < count)
+      return fail(Code::kCorrupt, "truncated: {} bytes wanted, {} left", count, left());
     auto head = bytes_.first(count);
     bytes_ = bytes_.subspan(count);
     return head;

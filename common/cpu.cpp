@@ -15,8 +15,8 @@ namespace {
 std::string_view best_core() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512vl"))
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
     return "SkylakeX";
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return "Haswell";
 #endif
@@ -26,7 +26,8 @@ std::string_view best_core() {
 }  // namespace
 
 void arrange_cpu(char** argv) {
-  if (std::getenv("OPENBLAS_CORETYPE")) return;  // the user's choice, or this program's second start
+  if (std::getenv("OPENBLAS_CORETYPE"))
+    return;  // the user's choice, or this program's second start
   const char* wanted = std::getenv("PRECEPTOR_CPU");
   const std::string core(wanted ? std::string_view(wanted) : best_core());
   if (core.empty() || core == "off") return;
@@ -42,7 +43,9 @@ std::string cpu_summary() {
   auto core_name = reinterpret_cast<CoreName>(::dlsym(RTLD_DEFAULT, "openblas_get_corename"));
   const auto vectors = best_core();
   return fmt::format("vectors {}, BLAS kernels {}, {} hardware threads",
-                     vectors == "SkylakeX" ? "AVX-512" : vectors == "Haswell" ? "AVX2" : "baseline",
+                     vectors == "SkylakeX"  ? "AVX-512"
+                     : vectors == "Haswell" ? "AVX2"
+                                            : "baseline",
                      core_name ? core_name() : "unknown", std::thread::hardware_concurrency());
 }
 

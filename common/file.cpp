@@ -25,18 +25,19 @@ class Descriptor {
 
 std::unexpected<Error> system_error(const std::filesystem::path& path, const char* verb) {
   const int number = errno;
-  return fail(number == ENOENT ? Code::kNotFound : Code::kIo, "cannot {} {}: {}", verb, path.string(),
-              std::strerror(number));
+  return fail(number == ENOENT ? Code::kNotFound : Code::kIo, "cannot {} {}: {}", verb,
+              path.string(), std::strerror(number));
 }
 
 template <class Container>
 Result<Container> read_whole(const std::filesystem::path& path, std::uint64_t max_bytes) {
   Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  struct stat info{};
+  struct stat info {};
   if (file.get() < 0 || ::fstat(file.get(), &info) != 0) return system_error(path, "open");
   if (!S_ISREG(info.st_mode)) return fail(Code::kInvalid, "{} is not a file", path.string());
   if (std::uint64_t(info.st_size) > max_bytes)
-    return fail(Code::kRefused, "{} has {} bytes; at most {} are read", path.string(), info.st_size, max_bytes);
+    return fail(Code::kRefused, "{} has {} bytes; at most {} are read", path.string(), info.st_size,
+                max_bytes);
   Container content(std::size_t(info.st_size), typename Container::value_type{});
   for (std::size_t done = 0; done < content.size();) {
     const auto n = ::read(file.get(), content.data() + done, content.size() - done);
@@ -58,7 +59,8 @@ Result<std::string> read_text(const std::filesystem::path& path, std::uint64_t m
   return read_whole<std::string>(path, max_bytes);
 }
 
-Result<void> write_file(const std::filesystem::path& path, std::span<const std::byte> bytes, int mode) {
+Result<void> write_file(const std::filesystem::path& path, std::span<const std::byte> bytes,
+                        int mode) {
   const auto beside = path.string() + ".tmp" + std::to_string(::getpid());
   {
     Descriptor file(::open(beside.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode));

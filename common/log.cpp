@@ -7,7 +7,8 @@
 namespace preceptor {
 
 void set_up_log() {
-  auto logger = std::make_shared<spdlog::logger>("preceptor", std::make_shared<spdlog::sinks::stderr_color_sink_mt>());
+  auto logger = std::make_shared<spdlog::logger>(
+      "preceptor", std::make_shared<spdlog::sinks::stderr_color_sink_mt>());
   logger->set_pattern("%H:%M:%S %^%-5l%$ %v");
   const char* level = std::getenv("PRECEPTOR_LOG");
   logger->set_level(level ? spdlog::level::from_str(level) : spdlog::level::info);

@@ -66,7 +66,8 @@ std::unexpected<Error> problems_error(const std::vector<std::string>& problems) 
   return fail(Code::kInvalid, "{}", fmt::join(problems, "\n"));
 }
 
-Result<YAML::Node> parse_yaml(const std::string& text, const std::string& name, const std::vector<std::string>& overrides) {
+Result<YAML::Node> parse_yaml(const std::string& text, const std::string& name,
+                              const std::vector<std::string>& overrides) {
   try {
     YAML::Node root = YAML::Load(text);
     if (root.IsNull()) root = YAML::Node(YAML::NodeType::Map);
@@ -78,11 +79,13 @@ Result<YAML::Node> parse_yaml(const std::string& text, const std::string& name, 
   }
 }
 
-Result<YAML::Node> load_yaml(const std::filesystem::path& file, const std::vector<std::string>& overrides) {
+Result<YAML::Node> load_yaml(const std::filesystem::path& file,
+                             const std::vector<std::string>& overrides) {
   return parse_yaml(TRY(read_text(file, kMaxYamlBytes)), file.string(), overrides);
 }
 
-OptionsReader::OptionsReader(const YAML::Node& node, std::string file, std::string path, std::vector<std::string>& problems)
+OptionsReader::OptionsReader(const YAML::Node& node, std::string file, std::string path,
+                             std::vector<std::string>& problems)
     : node_(node), file_(std::move(file)), path_(std::move(path)), problems_(problems) {
   if (!node_.IsMap() && !node_.IsNull()) {
     problem(node_, path_, "wants a group of keys");
@@ -102,7 +105,8 @@ void OptionsReader::operator()(const char* key, std::string& value, const OneOf&
   if (!node) return;
   read(node, join(key), value, Range{});
   if (std::ranges::find(allowed, value) == allowed.end())
-    problem(node, join(key), fmt::format("'{}' is not one of: {}", value, fmt::join(allowed, ", ")));
+    problem(node, join(key),
+            fmt::format("'{}' is not one of: {}", value, fmt::join(allowed, ", ")));
 }
 
 void OptionsReader::finish() {
@@ -117,12 +121,15 @@ void OptionsReader::finish() {
   }
 }
 
-void OptionsReader::problem(const YAML::Node& node, const std::string& path, const std::string& text) {
+void OptionsReader::problem(const YAML::Node& node, const std::string& path,
+                            const std::string& text) {
   const auto mark = node.IsDefined() ? node.Mark() : YAML::Mark::null_mark();
-  const auto where = mark.is_null() || (mark.line == 0 && mark.pos == 0 && !path.empty() && path_.find('.') != std::string::npos)
+  const auto where = mark.is_null() || (mark.line == 0 && mark.pos == 0 && !path.empty() &&
+                                        path_.find('.') != std::string::npos)
                          ? file_
                          : fmt::format("{}:{}", file_, mark.line + 1);
-  problems_.push_back(path.empty() ? fmt::format("{}: {}", where, text) : fmt::format("{}: {}: {}", where, path, text));
+  problems_.push_back(path.empty() ? fmt::format("{}: {}", where, text)
+                                   : fmt::format("{}: {}: {}", where, path, text));
 }
 
 bool OptionsReader::scalar(const YAML::Node& node, const std::string& path, const char* wanted) {
@@ -131,16 +138,19 @@ bool OptionsReader::scalar(const YAML::Node& node, const std::string& path, cons
   return false;
 }
 
-void OptionsReader::read(const YAML::Node& node, const std::string& path, bool& value, const Range&) {
+void OptionsReader::read(const YAML::Node& node, const std::string& path, bool& value,
+                         const Range&) {
   if (scalar(node, path, "true or false") && !YAML::convert<bool>::decode(node, value))
     problem(node, path, fmt::format("wants true or false, not '{}'", node.Scalar()));
 }
 
-void OptionsReader::read(const YAML::Node& node, const std::string& path, std::string& value, const Range&) {
+void OptionsReader::read(const YAML::Node& node, const std::string& path, std::string& value,
+                         const Range&) {
   if (scalar(node, path, "a text")) value = node.Scalar();
 }
 
-void OptionsReader::read(const YAML::Node& node, const std::string& path, double& value, const Range& range) {
+void OptionsReader::read(const YAML::Node& node, const std::string& path, double& value,
+                         const Range& range) {
   double number = 0;
   if (!scalar(node, path, "a number")) return;
   if (!YAML::convert<double>::decode(node, number) || !std::isfinite(number))
@@ -150,7 +160,8 @@ void OptionsReader::read(const YAML::Node& node, const std::string& path, double
   value = number;
 }
 
-void OptionsReader::read_integer(const YAML::Node& node, const std::string& path, std::int64_t& value, const Range& range) {
+void OptionsReader::read_integer(const YAML::Node& node, const std::string& path,
+                                 std::int64_t& value, const Range& range) {
   std::int64_t number = 0;
   if (!scalar(node, path, "a whole number")) return;
   if (!YAML::convert<std::int64_t>::decode(node, number))
@@ -160,7 +171,8 @@ void OptionsReader::read_integer(const YAML::Node& node, const std::string& path
   value = number;
 }
 
-void OptionsReader::read(const YAML::Node& node, const std::string& path, std::map<std::string, std::string>& value, const Range&) {
+void OptionsReader::read(const YAML::Node& node, const std::string& path,
+                         std::map<std::string, std::string>& value, const Range&) {
   if (!node.IsMap()) return problem(node, path, "wants a group of keys");
   value.clear();
   for (const auto& entry : node) {

@@ -22,7 +22,9 @@ struct Range {
 using OneOf = std::vector<std::string>;
 
 template <class T, class V>
-concept Visitable = requires(T& options, V& visitor) { options.visit(visitor); };
+concept Visitable = requires(T& options, V& visitor) {
+  options.visit(visitor);
+};
 
 /// Fills an options struct from YAML. The struct's `visit` names each key once:
 ///   template <class V> void visit(V& v) { v("rounds", rounds, Range{1, 1e4}); v("data", data); }
@@ -30,7 +32,8 @@ concept Visitable = requires(T& options, V& visitor) { options.visit(visitor); }
 /// an unknown key is answered with the nearest known one.
 class OptionsReader {
  public:
-  OptionsReader(const YAML::Node& node, std::string file, std::string path, std::vector<std::string>& problems);
+  OptionsReader(const YAML::Node& node, std::string file, std::string path,
+                std::vector<std::string>& problems);
   ~OptionsReader() = default;
 
   template <class T>
@@ -50,12 +53,15 @@ class OptionsReader {
   void read(const YAML::Node& node, const std::string& path, bool& value, const Range&);
   void read(const YAML::Node& node, const std::string& path, std::string& value, const Range&);
   void read(const YAML::Node& node, const std::string& path, double& value, const Range& range);
-  void read_integer(const YAML::Node& node, const std::string& path, std::int64_t& value, const Range& range);
-  void read(const YAML::Node& node, const std::string& path, std::map<std::string, std::string>& value, const Range&);
+  void read_integer(const YAML::Node& node, const std::string& path, std::int64_t& value,
+                    const Range& range);
+  void read(const YAML::Node& node, const std::string& path,
+            std::map<std::string, std::string>& value, const Range&);
 
   template <class T>
-    requires std::integral<T> && (!std::same_as<T, bool>)
-  void read(const YAML::Node& node, const std::string& path, T& value, const Range& range) {
+  requires std::integral<T> &&
+      (!std::same_as<T, bool>)void read(const YAML::Node& node, const std::string& path, T& value,
+                                        const Range& range) {
     auto wide = std::int64_t(value);
     const Range fits{std::max(range.low, double(std::numeric_limits<T>::min())),
                      std::min(range.high, double(std::numeric_limits<T>::max()))};
@@ -63,13 +69,15 @@ class OptionsReader {
     value = T(wide);
   }
   template <class Rep, class Period>
-  void read(const YAML::Node& node, const std::string& path, std::chrono::duration<Rep, Period>& value, const Range& range) {
+  void read(const YAML::Node& node, const std::string& path,
+            std::chrono::duration<Rep, Period>& value, const Range& range) {
     auto count = std::int64_t(value.count());
     read_integer(node, path, count, range);
     value = std::chrono::duration<Rep, Period>(Rep(count));
   }
   template <class T>
-  void read(const YAML::Node& node, const std::string& path, std::vector<T>& value, const Range& range) {
+  void read(const YAML::Node& node, const std::string& path, std::vector<T>& value,
+            const Range& range) {
     if (!node.IsSequence()) return problem(node, path, "wants a list");
     value.clear();
     for (std::size_t i = 0; i < node.size(); ++i) {
@@ -79,7 +87,7 @@ class OptionsReader {
     }
   }
   template <class T>
-    requires Visitable<T, OptionsReader>
+  requires Visitable<T, OptionsReader>
   void read(const YAML::Node& node, const std::string& path, T& value, const Range&) {
     OptionsReader inner(node, file_, path, problems_);
     value.visit(inner);
@@ -109,7 +117,10 @@ class OptionsWriter {
       inner.node_ = YAML::Node(YAML::NodeType::Map);
       value.visit(inner);
       return inner.node_;
-    } else if constexpr (requires { value.count(); value.zero(); }) {
+    } else if constexpr (requires {
+                           value.count();
+                           value.zero();
+                         }) {
       return YAML::Node(std::int64_t(value.count()));
     } else if constexpr (std::same_as<T, double>) {
       return YAML::Node(fmt::format("{}", value));
@@ -117,7 +128,8 @@ class OptionsWriter {
       YAML::Node map(YAML::NodeType::Map);
       for (auto& [key, item] : value) map[key] = item;
       return map;
-    } else if constexpr (requires { value.push_back(value.front()); } && !std::same_as<T, std::string>) {
+    } else if constexpr (requires { value.push_back(value.front()); } &&
+                         !std::same_as<T, std::string>) {
       YAML::Node list(YAML::NodeType::Sequence);
       for (auto& item : value) list.push_back(to_node(item));
       return list;
@@ -129,8 +141,10 @@ class OptionsWriter {
 };
 
 /// A YAML file (at most 1 MiB) with `--set a.b=value` overrides applied.
-Result<YAML::Node> load_yaml(const std::filesystem::path& file, const std::vector<std::string>& overrides = {});
-Result<YAML::Node> parse_yaml(const std::string& text, const std::string& name, const std::vector<std::string>& overrides = {});
+Result<YAML::Node> load_yaml(const std::filesystem::path& file,
+                             const std::vector<std::string>& overrides = {});
+Result<YAML::Node> parse_yaml(const std::string& text, const std::string& name,
+                              const std::vector<std::string>& overrides = {});
 
 /// Joins problems into one Error (kInvalid), a line each.
 std::unexpected<Error> problems_error(const std::vector<std::string>& problems);
@@ -149,7 +163,8 @@ Result<T> read_options(const YAML::Node& node, const std::string& file, T option
 
 /// Options of one registered thing (a codec, say), from the plain map that a plan carries.
 template <class T>
-Result<T> read_settings(const std::map<std::string, std::string>& settings, const std::string& what, T options = {}) {
+Result<T> read_settings(const std::map<std::string, std::string>& settings, const std::string& what,
+                        T options = {}) {
   YAML::Node node(YAML::NodeType::Map);
   for (const auto& [key, value] : settings) node[key] = value;
   return read_options(node, what, std::move(options));

@@ -6,11 +6,16 @@ namespace preceptor {
 
 std::string_view role_name(Role role) {
   switch (role) {
-    case Role::kWeight: return "weight";
-    case Role::kBias: return "bias";
-    case Role::kNormScale: return "norm-scale";
-    case Role::kNormBias: return "norm-bias";
-    case Role::kNormStatistic: return "norm-statistic";
+    case Role::kWeight:
+      return "weight";
+    case Role::kBias:
+      return "bias";
+    case Role::kNormScale:
+      return "norm-scale";
+    case Role::kNormBias:
+      return "norm-bias";
+    case Role::kNormStatistic:
+      return "norm-statistic";
   }
   return "?";
 }
@@ -40,7 +45,8 @@ Digest ParameterSpace::architecture_hash() const {
 }
 
 FlatBuffer::FlatBuffer(std::size_t floats)
-    : data_(static_cast<float*>(::operator new[](std::max<std::size_t>(floats, 1) * sizeof(float), std::align_val_t{64}))),
+    : data_(static_cast<float*>(::operator new[](std::max<std::size_t>(floats, 1) * sizeof(float),
+                                                 std::align_val_t{64}))),
       size_(floats) {
   std::fill_n(data_.get(), floats, 0.0f);
 }
@@ -51,6 +57,8 @@ FlatBuffer FlatBuffer::clone() const {
   return copy;
 }
 
-std::string model_hash(std::span<const float> parameters) { return hex(sha256(std::as_bytes(parameters))); }
+std::string model_hash(std::span<const float> parameters) {
+  return hex(sha256(std::as_bytes(parameters)));
+}
 
 }  // namespace preceptor

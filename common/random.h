@@ -9,15 +9,18 @@
 
 namespace preceptor {
 
-/// A named, seeded stream of random numbers: Philox4x32-10 (Salmon 2011, doi:10.1145/2063384.2063405).
-/// The key is SHA-256 of (seed, name, indices), so a stream depends on nothing but what it is called:
-/// not on threads, nor on what was drawn elsewhere. Cheap to make; not thread-safe; not for secrets.
+/// A named, seeded stream of random numbers: Philox4x32-10 (Salmon 2011,
+/// doi:10.1145/2063384.2063405). The key is SHA-256 of (seed, name, indices), so a stream depends
+/// on nothing but what it is called: not on threads, nor on what was drawn elsewhere. Cheap to
+/// make; not thread-safe; not for secrets.
 class RandomStream {
  public:
-  RandomStream(std::uint64_t seed, std::string_view name, std::initializer_list<std::uint64_t> indices = {});
+  RandomStream(std::uint64_t seed, std::string_view name,
+               std::initializer_list<std::uint64_t> indices = {});
 
   std::uint32_t bits32();
   std::uint64_t bits64();
+  void fill(std::span<std::uint32_t> out);   ///< as so many calls of bits32, faster
   double uniform();                          ///< [0, 1), 53 bits
   double uniform(double low, double high);   ///< [low, high)
   std::uint64_t below(std::uint64_t bound);  ///< [0, bound), exactly uniform; bound > 0
@@ -33,9 +36,12 @@ class RandomStream {
   std::vector<std::size_t> permutation(std::size_t count);
 
   /// One Philox block, public for the published test vectors.
-  static std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 4> counter, std::array<std::uint32_t, 2> key);
+  static std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 4> counter,
+                                             std::array<std::uint32_t, 2> key);
 
  private:
+  std::array<std::uint32_t, 4> next_block();
+
   std::array<std::uint32_t, 2> key_;
   std::uint64_t block_ = 0;
   std::array<std::uint32_t, 4> buffer_{};

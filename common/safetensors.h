@@ -18,12 +18,14 @@ struct StoredTensor {
 };
 
 /// A safetensors file (8-byte little-endian header length, JSON header, packed tensors), read with
-/// distrust: the header is capped at 16 MiB and at the file's own size, and every dtype, shape, size
-/// and offset is checked (in order, no gap, no overlap, no overflow) before a tensor is handed out.
+/// distrust: the header is capped at 16 MiB and at the file's own size, and every dtype, shape,
+/// size and offset is checked (in order, no gap, no overlap, no overflow) before a tensor is handed
+/// out.
 class SafetensorsFile {
  public:
   /// The file's own bytes are the only large allocation; files over max_bytes are refused unread.
-  static Result<SafetensorsFile> load(const std::filesystem::path& path, std::uint64_t max_bytes = std::uint64_t{2} << 30);
+  static Result<SafetensorsFile> load(const std::filesystem::path& path,
+                                      std::uint64_t max_bytes = std::uint64_t{2} << 30);
   static Result<SafetensorsFile> parse(Bytes bytes);
 
   const std::vector<StoredTensor>& tensors() const { return tensors_; }
@@ -37,6 +39,7 @@ class SafetensorsFile {
 };
 
 /// Bytes of a file that holds these tensors, in this order.
-Bytes encode_safetensors(const std::vector<StoredTensor>& tensors, const std::map<std::string, std::string>& metadata);
+Bytes encode_safetensors(const std::vector<StoredTensor>& tensors,
+                         const std::map<std::string, std::string>& metadata);
 
 }  // namespace preceptor

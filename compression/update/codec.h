@@ -17,11 +17,20 @@ namespace preceptor::compression {
 struct Packet {
   std::vector<float> values;
   Bytes bytes;
+
+  void put_front(Bytes head) {
+    head.insert(head.end(), bytes.begin(), bytes.end());
+    bytes = std::move(head);
+  }
+  /// What a decoder does once it has read its part: `left` bytes are the earlier stages'.
+  void drop_front(std::size_t left) {
+    bytes.erase(bytes.begin(), bytes.end() - std::ptrdiff_t(left));
+  }
 };
 
-/// One stage of the compression of an update tile. Stateless and thread-safe; state such as error feedback
-/// lives with the node. Decoders trust nothing: a count is checked against `max_values` and the bytes that
-/// are there before anything is allocated.
+/// One stage of the compression of an update tile. Stateless and thread-safe; state such as error
+/// feedback lives with the node. Decoders trust nothing: a count is checked against `max_values`
+/// and the bytes that are there before anything is allocated.
 class Codec {
  public:
   virtual ~Codec() = default;
@@ -31,6 +40,11 @@ class Codec {
   virtual Result<void> decode(Packet& packet, std::size_t max_values) const = 0;
   /// E[decode(encode(x))] = x over the random stream.
   virtual bool unbiased() const = 0;
+  /// Floats still in the packet after encoding `values` > 0 of them: 0, or some for later stages.
+  virtual std::size_t values_left(std::size_t values) const = 0;
+  /// Has nothing to do on a packet that is already bytes only; a pipeline refuses to place it
+  /// there.
+  virtual bool wants_values() const = 0;
   /// Upper bound of bytes.size() after encoding `values` floats in front of `bytes` bytes.
   virtual std::size_t size_bound(std::size_t values, std::size_t bytes) const = 0;
 };

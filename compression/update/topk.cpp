@@ -1,0 +1,151 @@
+#include <array>
+#include <bit>
+#include <cmath>
+
+#include "common/options.h"
+#include "compression/update/bits.h"
+#include "compression/update/codec.h"
+
+namespace preceptor::compression {
+namespace {
+
+struct TopKOptions {
+  double fraction = 0.1;  ///< of the tile's values that are sent; (0, 1]
+  template <class V>
+  void visit(V& v) {
+    v("fraction", fraction, Range{1e-9, 1});
+  }
+};
+
+constexpr std::uint8_t kVarintGaps = 255;  ///< any other mode is a Rice parameter
+constexpr unsigned kMaxRice = 30;
+
+std::uint32_t magnitude(float value) { return std::bit_cast<std::uint32_t>(value) & 0x7fffffff; }
+
+/// The k-th largest magnitude (k >= 1) and how many are larger: radix selection, whose time does
+/// not depend on the values.
+struct Threshold {
+  std::uint32_t magnitude;
+  std::size_t above;
+};
+Threshold find_threshold(std::span<const float> values, std::size_t k) {
+  constexpr unsigned kDigit = 11;
+  std::uint32_t prefix = 0;
+  std::size_t above = 0;
+  for (int shift = 22; shift >= 0; shift -= int(kDigit)) {
+    std::array<std::uint32_t, 1 << kDigit> counts{};
+    const auto known = shift + int(kDigit);
+    for (const float value : values) {
+      const auto m = magnitude(value);
+      if (std::uint64_t(m) >> known == prefix) ++counts[m >> shift & (counts.size() - 1)];
+    }
+    auto digit = std::uint32_t(counts.size() - 1);
+    while (above + counts[digit] < k) above += counts[digit--];
+    prefix = prefix << kDigit | digit;
+  }
+  return {prefix, above};
+}
+
+std::size_t varint_bytes(std::uint64_t value) { return (std::bit_width(value | 1) + 6) / 7; }
+
+/// Gaps (zeros between the kept) in whichever code is the shortest for them.
+void write_gaps(const std::vector<std::uint32_t>& gaps, Bytes& out) {
+  std::uint8_t mode = kVarintGaps;
+  std::uint64_t best = 0;
+  for (const auto gap : gaps) best += 8 * varint_bytes(gap);
+  for (unsigned k = 0; k <= kMaxRice; ++k) {
+    std::uint64_t bits = gaps.size() * (k + 1);
+    for (const auto gap : gaps) bits += gap >> k;
+    if (bits < best) best = bits, mode = std::uint8_t(k);
+  }
+  out.push_back(std::byte(mode));
+  if (mode == kVarintGaps) {
+    for (const auto gap : gaps) ByteWriter(out).varint(gap);
+  } else {
+    BitWriter writer(out);
+    for (const auto gap : gaps) writer.rice(gap, mode);
+    writer.finish();
+  }
+}
+
+/// Keeps the ceil(fraction * n) values of largest magnitude, the earlier one of equals, as floats
+/// for later stages (Aji and Heafield 2017, arXiv:1704.05021). Biased: without error feedback small
+/// values never arrive. Layout: varint n, u8 mode, gaps; the kept values' number is that of the
+/// packet's floats.
+class TopK : public Codec {
+ public:
+  explicit TopK(const TopKOptions& options) : fraction_(options.fraction) {}
+
+  void encode(Packet& packet, RandomStream&) const override {
+    const auto n = packet.values.size();
+    Bytes head;
+    ByteWriter(head).varint(n);
+    std::vector<float> kept;
+    std::vector<std::uint32_t> gaps;
+    if (n > 0) {
+      const auto k = values_left(n);
+      const auto threshold = find_threshold(packet.values, k);
+      auto equals = k - threshold.above;
+      kept.reserve(k), gaps.reserve(k);
+      for (std::size_t i = 0, next = 0; i < n; ++i) {
+        const auto m = magnitude(packet.values[i]);
+        if (m < threshold.magnitude || (m == threshold.magnitude && equals == 0)) continue;
+        equals -= m == threshold.magnitude;
+        kept.push_back(packet.values[i]);
+        gaps.push_back(std::uint32_t(i - next));
+        next = i + 1;
+      }
+    }
+    write_gaps(gaps, head);
+    packet.put_front(std::move(head));
+    packet.values = std::move(kept);
+  }
+
+  Result<void> decode(Packet& packet, std::size_t max_values) const override {
+    ByteReader reader(packet.bytes);
+    const auto n = TRY(reader.varint());
+    const auto mode = TRY(reader.get<std::uint8_t>());
+    const auto& kept = packet.values;
+    if (n > max_values || kept.size() != values_left(n))
+      return fail(Code::kCorrupt, "topk: {} of {} values, in a tile of {}", kept.size(), n,
+                  max_values);
+    if (mode > kMaxRice && mode != kVarintGaps)
+      return fail(Code::kCorrupt, "topk: unknown code {}", mode);
+    std::vector<float> all(n);
+    auto left = reader.left();
+    BitReader bits(std::span(packet.bytes).last(left));
+    for (std::size_t i = 0, next = 0; i < kept.size(); ++i, ++next) {
+      // Later values need a place each; the gap may take what is over.
+      const auto room = n - next - (kept.size() - i);
+      const auto gap = mode == kVarintGaps ? TRY(reader.varint()) : TRY(bits.rice(mode, room));
+      if (gap > room) return fail(Code::kCorrupt, "topk: an index past the end");
+      next += gap;
+      all[next] = kept[i];
+    }
+    left = mode == kVarintGaps ? reader.left() : left - TRY(bits.finish());
+    packet.drop_front(left);
+    packet.values = std::move(all);
+    return {};
+  }
+
+  bool unbiased() const override { return fraction_ == 1; }
+  bool wants_values() const override { return true; }
+  std::size_t values_left(std::size_t values) const override {
+    return std::min(values, std::size_t(std::ceil(fraction_ * double(values))));
+  }
+  /// With Rice parameter 0 the gaps are a bitmap, and no code longer than that is chosen.
+  std::size_t size_bound(std::size_t values, std::size_t bytes) const override {
+    return varint_bytes(values) + 1 + (values + 7) / 8 + bytes;
+  }
+
+ private:
+  double fraction_;
+};
+
+const RegisterCodec kTopK{
+    "topk", [](const CodecSettings& settings) -> Result<std::unique_ptr<Codec>> {
+      return std::make_unique<TopK>(TRY(read_settings<TopKOptions>(settings, "topk")));
+    }};
+
+}  // namespace
+}  // namespace preceptor::compression
