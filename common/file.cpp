@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 
 namespace preceptor {
@@ -31,7 +32,8 @@ std::unexpected<Error> system_error(const std::filesystem::path& path, const cha
 
 template <class Container>
 Result<Container> read_whole(const std::filesystem::path& path, std::uint64_t max_bytes) {
-  Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  // O_NONBLOCK: a pipe in a file's place is refused, not waited for.
+  Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   struct stat info {};
   if (file.get() < 0 || ::fstat(file.get(), &info) != 0) return system_error(path, "open");
   if (!S_ISREG(info.st_mode)) return fail(Code::kInvalid, "{} is not a file", path.string());
@@ -49,6 +51,18 @@ Result<Container> read_whole(const std::filesystem::path& path, std::uint64_t ma
   return content;
 }
 
+Result<void> write_whole(int file, std::span<const std::byte> bytes,
+                         const std::filesystem::path& path) {
+  while (!bytes.empty()) {
+    const auto n = ::write(file, bytes.data(), bytes.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return system_error(path, "write");
+    bytes = bytes.subspan(std::size_t(n));
+  }
+  if (::fsync(file) != 0) return system_error(path, "sync");
+  return {};
+}
+
 }  // namespace
 
 Result<Bytes> read_file(const std::filesystem::path& path, std::uint64_t max_bytes) {
@@ -61,24 +75,15 @@ Result<std::string> read_text(const std::filesystem::path& path, std::uint64_t m
 
 Result<void> write_file(const std::filesystem::path& path, std::span<const std::byte> bytes,
                         int mode) {
-  const auto beside = path.string() + ".tmp" + std::to_string(::getpid());
-  {
-    Descriptor file(::open(beside.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode));
-    if (file.get() < 0) return system_error(path, "write");
-    for (std::size_t done = 0; done < bytes.size();) {
-      const auto n = ::write(file.get(), bytes.data() + done, bytes.size() - done);
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0) {
-        auto error = system_error(path, "write");
-        ::unlink(beside.c_str());
-        return error;
-      }
-      done += std::size_t(n);
-    }
-    if (::fsync(file.get()) != 0) return system_error(path, "sync");
-  }
-  if (::rename(beside.c_str(), path.c_str()) != 0) return system_error(path, "rename");
-  return {};
+  static std::atomic<unsigned> count;
+  const auto beside = fmt::format("{}.tmp{}.{}", path.string(), ::getpid(), count++);
+  ::unlink(beside.c_str());  // a dead process's, perhaps with other permissions
+  Descriptor file(::open(beside.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode));
+  if (file.get() < 0) return system_error(path, "write");
+  auto done = write_whole(file.get(), bytes, path);
+  if (done && ::rename(beside.c_str(), path.c_str()) != 0) done = system_error(path, "rename");
+  if (!done) ::unlink(beside.c_str());
+  return done;
 }
 
 Result<void> write_file(const std::filesystem::path& path, std::string_view text, int mode) {

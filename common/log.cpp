@@ -11,7 +11,10 @@ void set_up_log() {
       "preceptor", std::make_shared<spdlog::sinks::stderr_color_sink_mt>());
   logger->set_pattern("%H:%M:%S %^%-5l%$ %v");
   const char* level = std::getenv("PRECEPTOR_LOG");
-  logger->set_level(level ? spdlog::level::from_str(level) : spdlog::level::info);
+  const auto wanted = spdlog::level::from_str(level ? level : "info");
+  // from_str makes "off" of any word that it does not know.
+  const bool unknown = wanted == spdlog::level::off && std::string_view(level) != "off";
+  logger->set_level(unknown ? spdlog::level::info : wanted);
   spdlog::set_default_logger(std::move(logger));
 }
 

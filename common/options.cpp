@@ -26,28 +26,64 @@ std::size_t edit_distance(const std::string& a, const std::string& b) {
   return row.back();
 }
 
+/// What --set put into the tree is tagged with the option's own text, for messages.
+constexpr std::string_view kSet = "--set ";
+
+void tag(YAML::Node node, const std::string& text) {
+  if (node.Tag() == text) return;  // an alias came back to its anchor
+  node.SetTag(text);
+  for (auto entry : node) {
+    if (!node.IsMap()) {
+      tag(entry, text);
+    } else {
+      tag(entry.first, text);
+      tag(entry.second, text);
+    }
+  }
+}
+
+void put(YAML::Node map, const std::string& key, const YAML::Node& value, const std::string& text) {
+  YAML::Node name(key);
+  tag(name, text);
+  tag(value, text);
+  map.remove(key);
+  map.force_insert(name, value);
+}
+
 Result<void> apply_override(YAML::Node root, const std::string& text) {
+  const auto option = std::string(kSet) + text;
   const auto equals = text.find('=');
   if (equals == std::string::npos || equals == 0)
-    return fail(Code::kInvalid, "--set {}: wants key=value, as in --set training.epochs=2", text);
+    return fail(Code::kInvalid, "{}: wants key=value, as in --set training.epochs=2", option);
   std::vector<std::string> keys;
   for (std::size_t at = 0; at <= equals;) {
     const auto dot = std::min(text.find('.', at), equals);
     keys.push_back(text.substr(at, dot - at));
-    if (keys.back().empty()) return fail(Code::kInvalid, "--set {}: empty key", text);
+    if (keys.back().empty()) return fail(Code::kInvalid, "{}: empty key", option);
     at = dot + 1;
   }
-  YAML::Node value = YAML::Load(text.substr(equals + 1));
   YAML::Node node = root;
   for (std::size_t i = 0; i + 1 < keys.size(); ++i) {
-    YAML::Node next = node[keys[i]];
-    if (next.IsDefined() && !next.IsNull() && !next.IsMap())
-      return fail(Code::kInvalid, "--set {}: '{}' is not a group of keys", text, keys[i]);
-    if (!next.IsDefined() || next.IsNull()) node[keys[i]] = YAML::Node(YAML::NodeType::Map);
-    node.reset(node[keys[i]]);
+    const YAML::Node& map = node;  // a const look-up adds no key
+    const auto there = map[keys[i]];
+    const bool absent = !there.IsDefined() || there.IsNull();
+    const auto next = absent ? YAML::Node(YAML::NodeType::Map) : there;
+    if (!next.IsMap())
+      return fail(Code::kInvalid, "{}: '{}' is not a group of keys", option, keys[i]);
+    if (absent) put(node, keys[i], next, option);
+    node.reset(next);
   }
-  node[keys.back()] = value;
+  try {
+    put(node, keys.back(), YAML::Load(text.substr(equals + 1)), option);
+  } catch (const YAML::Exception& e) {
+    return fail(Code::kInvalid, "{}: {}", option, e.msg);
+  }
   return {};
+}
+
+/// "run.yaml:7"; no line for a node that no text gave rise to.
+std::string place(const std::string& file, const YAML::Mark& mark) {
+  return mark.is_null() ? file : fmt::format("{}:{}", file, mark.line + 1);
 }
 
 }  // namespace
@@ -75,7 +111,7 @@ Result<YAML::Node> parse_yaml(const std::string& text, const std::string& name,
     for (const auto& change : overrides) TRY(apply_override(root, change));
     return root;
   } catch (const YAML::Exception& e) {
-    return fail(Code::kInvalid, "{}:{}: {}", name, e.mark.line + 1, e.msg);
+    return fail(Code::kInvalid, "{}: {}", place(name, e.mark), e.msg);
   }
 }
 
@@ -102,8 +138,8 @@ YAML::Node OptionsReader::take(const char* key) {
 
 void OptionsReader::operator()(const char* key, std::string& value, const OneOf& allowed) {
   const auto node = take(key);
-  if (!node) return;
-  read(node, join(key), value, Range{});
+  if (!node || !scalar(node, join(key), "a text")) return;
+  value = node.Scalar();
   if (std::ranges::find(allowed, value) == allowed.end())
     problem(node, join(key),
             fmt::format("'{}' is not one of: {}", value, fmt::join(allowed, ", ")));
@@ -111,8 +147,13 @@ void OptionsReader::operator()(const char* key, std::string& value, const OneOf&
 
 void OptionsReader::finish() {
   if (!node_.IsMap()) return;
+  std::set<std::string> seen;
   for (const auto& entry : node_) {
     const auto key = entry.first.IsScalar() ? entry.first.Scalar() : std::string("?");
+    if (!seen.insert(key).second) {
+      problem(entry.first, join(key), "stands here twice");
+      continue;
+    }
     if (known_.contains(key)) continue;
     auto near = nearest(key, known_);
     problem(entry.first, join(key),
@@ -123,11 +164,8 @@ void OptionsReader::finish() {
 
 void OptionsReader::problem(const YAML::Node& node, const std::string& path,
                             const std::string& text) {
-  const auto mark = node.IsDefined() ? node.Mark() : YAML::Mark::null_mark();
-  const auto where = mark.is_null() || (mark.line == 0 && mark.pos == 0 && !path.empty() &&
-                                        path_.find('.') != std::string::npos)
-                         ? file_
-                         : fmt::format("{}:{}", file_, mark.line + 1);
+  auto where = node.IsDefined() ? place(file_, node.Mark()) : file_;
+  if (node.IsDefined() && node.Tag().starts_with(kSet)) where = node.Tag();
   problems_.push_back(path.empty() ? fmt::format("{}: {}", where, text)
                                    : fmt::format("{}: {}: {}", where, path, text));
 }
@@ -160,24 +198,32 @@ void OptionsReader::read(const YAML::Node& node, const std::string& path, double
   value = number;
 }
 
-void OptionsReader::read_integer(const YAML::Node& node, const std::string& path,
-                                 std::int64_t& value, const Range& range) {
-  std::int64_t number = 0;
+template <class Wide>
+void OptionsReader::read_integer(const YAML::Node& node, const std::string& path, Wide& value,
+                                 const Range& range) {
+  Wide number = 0;
   if (!scalar(node, path, "a whole number")) return;
-  if (!YAML::convert<std::int64_t>::decode(node, number))
+  if (!YAML::convert<Wide>::decode(node, number))
     return problem(node, path, fmt::format("wants a whole number, not '{}'", node.Scalar()));
   if (double(number) < range.low || double(number) > range.high)
     return problem(node, path, fmt::format("{} is outside {} … {}", number, range.low, range.high));
   value = number;
 }
+template void OptionsReader::read_integer(const YAML::Node&, const std::string&, std::int64_t&,
+                                          const Range&);
+template void OptionsReader::read_integer(const YAML::Node&, const std::string&, std::uint64_t&,
+                                          const Range&);
 
 void OptionsReader::read(const YAML::Node& node, const std::string& path,
                          std::map<std::string, std::string>& value, const Range&) {
   if (!node.IsMap()) return problem(node, path, "wants a group of keys");
   value.clear();
   for (const auto& entry : node) {
-    if (!entry.second.IsScalar()) return problem(entry.first, path, "wants plain values");
-    value[entry.first.Scalar()] = entry.second.Scalar();
+    const auto inner = path + "." + entry.first.Scalar();
+    if (!entry.second.IsScalar())
+      problem(entry.first, inner, "wants a plain value");
+    else if (!value.emplace(entry.first.Scalar(), entry.second.Scalar()).second)
+      problem(entry.first, inner, "stands here twice");
   }
 }
 

@@ -53,7 +53,8 @@ class OptionsReader {
   void read(const YAML::Node& node, const std::string& path, bool& value, const Range&);
   void read(const YAML::Node& node, const std::string& path, std::string& value, const Range&);
   void read(const YAML::Node& node, const std::string& path, double& value, const Range& range);
-  void read_integer(const YAML::Node& node, const std::string& path, std::int64_t& value,
+  template <class Wide>  // std::int64_t, std::uint64_t
+  void read_integer(const YAML::Node& node, const std::string& path, Wide& value,
                     const Range& range);
   void read(const YAML::Node& node, const std::string& path,
             std::map<std::string, std::string>& value, const Range&);
@@ -62,7 +63,8 @@ class OptionsReader {
   requires std::integral<T> &&
       (!std::same_as<T, bool>)void read(const YAML::Node& node, const std::string& path, T& value,
                                         const Range& range) {
-    auto wide = std::int64_t(value);
+    using Wide = std::conditional_t<std::same_as<T, std::uint64_t>, std::uint64_t, std::int64_t>;
+    auto wide = Wide(value);
     const Range fits{std::max(range.low, double(std::numeric_limits<T>::min())),
                      std::min(range.high, double(std::numeric_limits<T>::max()))};
     read_integer(node, path, wide, fits);
@@ -122,8 +124,8 @@ class OptionsWriter {
                            value.zero();
                          }) {
       return YAML::Node(std::int64_t(value.count()));
-    } else if constexpr (std::same_as<T, double>) {
-      return YAML::Node(fmt::format("{}", value));
+    } else if constexpr (std::is_arithmetic_v<T> && !std::same_as<T, bool>) {
+      return YAML::Node(fmt::format("{}", value));  // the shortest text that reads back as the same
     } else if constexpr (requires { typename T::mapped_type; }) {
       YAML::Node map(YAML::NodeType::Map);
       for (auto& [key, item] : value) map[key] = item;
@@ -140,7 +142,9 @@ class OptionsWriter {
   YAML::Node node_;
 };
 
-/// A YAML file (at most 1 MiB) with `--set a.b=value` overrides applied.
+/// A YAML file (at most 1 MiB) with `--set a.b=value` overrides applied; a value may be any YAML.
+/// The nodes of an override carry its text as their tag, for messages: print with write_options,
+/// not this tree.
 Result<YAML::Node> load_yaml(const std::filesystem::path& file,
                              const std::vector<std::string>& overrides = {});
 Result<YAML::Node> parse_yaml(const std::string& text, const std::string& name,

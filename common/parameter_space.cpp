@@ -1,6 +1,7 @@
 #include "common/parameter_space.h"
 
 #include <algorithm>
+#include <stdexcept>
 
 namespace preceptor {
 
@@ -22,7 +23,10 @@ std::string_view role_name(Role role) {
 
 void ParameterSpace::add(std::string name, std::vector<std::int64_t> shape, Role role) {
   std::size_t size = 1;
-  for (const auto extent : shape) size *= std::size_t(extent);
+  for (const auto extent : shape) {
+    if (extent < 0 || __builtin_mul_overflow(size, std::size_t(extent), &size))
+      throw std::logic_error("ParameterSpace: impossible shape of " + name);
+  }
   pieces_.push_back({std::move(name), std::move(shape), role, size_, size});
   size_ += size;
 }

@@ -10,6 +10,7 @@ namespace {
 
 constexpr std::uint64_t kMaxHeader = 16 << 20;
 constexpr std::size_t kMaxRank = 8;
+constexpr int kMaxDepth = 3;  ///< header, tensor, shape
 
 using Json = nlohmann::json;
 
@@ -75,7 +76,16 @@ Result<SafetensorsFile> SafetensorsFile::parse(Bytes bytes) {
   const auto text = TRY(reader.take(length));
   const auto data = TRY(reader.take(reader.left()));
   const auto* begin = reinterpret_cast<const char*>(text.data());
-  const auto header = Json::parse(begin, begin + text.size(), nullptr, /*allow_exceptions=*/false);
+  // What lies too deep is not stored: nesting costs memory a hundred times its text.
+  bool deep = false;
+  const auto shallow = [&deep](int depth, Json::parse_event_t event, Json&) {
+    const auto starts =
+        event == Json::parse_event_t::array_start || event == Json::parse_event_t::object_start;
+    deep |= starts && depth >= kMaxDepth;
+    return !deep;
+  };
+  const auto header = Json::parse(begin, begin + text.size(), shallow, /*allow_exceptions=*/false);
+  if (deep) return fail(Code::kCorrupt, "not a safetensors file: its header nests too deep");
   if (!header.is_object())
     return fail(Code::kCorrupt, "not a safetensors file: its header is not a JSON object");
   for (const auto& [name, entry] : header.items()) {
@@ -109,7 +119,7 @@ const StoredTensor* SafetensorsFile::find(const std::string& name) const {
 
 Bytes encode_safetensors(const std::vector<StoredTensor>& tensors,
                          const std::map<std::string, std::string>& metadata) {
-  nlohmann::ordered_json header;
+  auto header = nlohmann::ordered_json::object();
   if (!metadata.empty()) header["__metadata__"] = metadata;
   std::uint64_t offset = 0;
   for (const auto& tensor : tensors) {

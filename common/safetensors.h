@@ -21,8 +21,11 @@ struct StoredTensor {
 /// distrust: the header is capped at 16 MiB and at the file's own size, and every dtype, shape,
 /// size and offset is checked (in order, no gap, no overlap, no overflow) before a tensor is handed
 /// out.
+/// Move-only: the tensors point into the bytes.
 class SafetensorsFile {
  public:
+  SafetensorsFile(SafetensorsFile&&) = default;
+  SafetensorsFile& operator=(SafetensorsFile&&) = default;
   /// The file's own bytes are the only large allocation; files over max_bytes are refused unread.
   static Result<SafetensorsFile> load(const std::filesystem::path& path,
                                       std::uint64_t max_bytes = std::uint64_t{2} << 30);
@@ -33,6 +36,8 @@ class SafetensorsFile {
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
 
  private:
+  SafetensorsFile() = default;
+
   Bytes bytes_;
   std::vector<StoredTensor> tensors_;
   std::map<std::string, std::string> metadata_;
