@@ -30,9 +30,11 @@ add_library(preceptor_options INTERFACE)
 target_include_directories(preceptor_options INTERFACE ${CMAKE_SOURCE_DIR})
 target_compile_options(preceptor_options INTERFACE -fPIC -Wall -Wextra -Wshadow -Wnon-virtual-dtor
   $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess> $<$<BOOL:${PRECEPTOR_WERROR}>:-Werror>)
-# GCC 12 reports impossible overflows inside std::vector::insert (GCC bugs 105329, 107852).
+# GCC 12 reports impossible overflows inside std::vector::insert (GCC bugs 105329, 107852), and
+# uninitialised alternatives of a variant that it moves (bug 80635).
 target_compile_options(preceptor_options INTERFACE
-  $<$<CXX_COMPILER_ID:GNU>:-Wno-stringop-overflow> $<$<CXX_COMPILER_ID:GNU>:-Wno-array-bounds>)
+  $<$<CXX_COMPILER_ID:GNU>:-Wno-stringop-overflow> $<$<CXX_COMPILER_ID:GNU>:-Wno-array-bounds>
+  $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
 target_link_libraries(preceptor_options INTERFACE Threads::Threads)
 if(PRECEPTOR_SANITIZE)
   target_compile_options(preceptor_options INTERFACE -fsanitize=${PRECEPTOR_SANITIZE} -fno-omit-frame-pointer)
