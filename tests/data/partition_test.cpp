@@ -258,6 +258,20 @@ TEST(Partition, HoldsOutOfTrainingWhatASplitSourceLacks) {
   EXPECT_THAT(federation.report.notes, testing::Contains(HasSubstr("no validation part")));
 }
 
+TEST(Partition, LeavesEverySiteAValidationImageBesideTheConsortium) {
+  auto source = made_source(400, 2, Split::kTrain);
+  join(source, made_source(20, 2, Split::kValidation, 1000));  // one a site
+  join(source, made_source(20, 2, Split::kTest, 2000));
+  source.site_names.resize(20);
+  for (std::size_t i = 0; i < source.sites.size(); ++i) source.sites[i] = std::int32_t(i % 20);
+  auto options = options_of("site", 1);
+  options.consortium = 0.4;
+  options.minimum = 1;
+  const auto federation = dealt(source, options);
+  for (const auto& site : federation.sites) EXPECT_EQ(site.data.validation.size(), 1u);
+  EXPECT_EQ(federation.consortium.train.size(), 160u);
+}
+
 TEST(Partition, RefusesSharesThatLeaveNothingToTrainOn) {
   auto options = options_of("iid", 2);
   options.validation = options.test = 0.5;
