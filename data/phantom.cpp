@@ -7,7 +7,8 @@
 // shares. difficulty   lowers a lesion's contrast and size.
 //
 // Every image has its own random stream, and only + − × ÷ and libm are used, not OpenCV's vector
-// code: so one seed gives the same bytes on every x86-64 machine.
+// code: one seed gives the same bytes, unless two libms differ in a last bit that falls on a
+// rounding edge of uint8.
 #include <algorithm>
 #include <cmath>
 #include <numbers>

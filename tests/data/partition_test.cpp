@@ -241,6 +241,17 @@ TEST(Partition, CopesWithFourThousandSites) {
   EXPECT_THAT(federation.report.notes, testing::IsEmpty());
 }
 
+TEST(Partition, GivesSmallSitesAValidationAndATestImageToo) {
+  auto source = made_source(1200, 3, Split::kTrain);
+  join(source, made_source(12, 3, Split::kValidation, 10000));
+  join(source, made_source(10, 3, Split::kTest, 20000));
+  for (std::uint64_t seed = 0; seed < 10; ++seed)
+    for (const auto& site : dealt(source, options_of("quantity", 10, 0.3), seed).sites) {
+      EXPECT_GE(site.data.validation.size(), 1u);
+      EXPECT_EQ(site.data.test.size(), 1u);
+    }
+}
+
 TEST(Partition, NotesSitesThatGetNoTest) {
   auto source = made_source(400, 2, Split::kTrain);
   join(source, made_source(50, 2, Split::kValidation, 1000));
