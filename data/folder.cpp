@@ -118,9 +118,12 @@ Result<fs::path> below(const fs::path& root, const std::string& file) {
 }
 
 Result<Bytes> read_image_file(const fs::path& path) {
+  std::error_code error;
+  if (!fs::exists(path, error)) return fail(Code::kNotFound, "missing");
+  if (!fs::is_regular_file(path, error))
+    return fail(Code::kInvalid, "not a file");  // a pipe would block
   auto bytes = read_file(path, kMaxFile);
   if (bytes) return bytes;
-  if (bytes.error().code == Code::kNotFound) return fail(Code::kNotFound, "missing");
   if (bytes.error().code == Code::kRefused) return fail(Code::kRefused, "over {} bytes", kMaxFile);
   return fail(Code::kIo, "cannot be read");
 }

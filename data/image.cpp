@@ -67,7 +67,8 @@ Result<ImageShape> peek_png(ByteReader reader) {
 }
 
 Result<ImageShape> peek_bmp(ByteReader reader) {
-  TRY(reader.take(18));  // file header and the info header's size
+  TRY(reader.take(14));
+  if (TRY(reader.get<std::uint32_t>()) < 40) return fail(Code::kCorrupt, "BMP: header of OS/2 1.x");
   const auto width = TRY(reader.get<std::int32_t>());
   const auto height = TRY(reader.get<std::int32_t>());  // negative: top row first
   return checked(std::abs(std::int64_t{height}), width, 3);
@@ -79,10 +80,11 @@ Result<ImageShape> peek_jpeg(ByteReader reader) {
   TRY(reader.take(2));
   ImageShape shape;
   for (;;) {
-    const auto head = TRY(reader.take(2));
-    const auto marker = std::to_integer<int>(head[1]);
-    if (head[0] != std::byte{0xff}) return fail(Code::kCorrupt, "JPEG: no marker where one is due");
-    if (marker == 0xff || marker == 0x01 || (marker >= 0xd0 && marker <= 0xd8))
+    const auto prefix = TRY(reader.get<std::uint8_t>());
+    auto marker = TRY(reader.get<std::uint8_t>());
+    while (marker == 0xff) marker = TRY(reader.get<std::uint8_t>());  // padding
+    if (prefix != 0xff) return fail(Code::kCorrupt, "JPEG: no marker where one is due");
+    if (marker <= 0x01 || (marker >= 0xd0 && marker <= 0xd8))
       return fail(Code::kCorrupt, "JPEG: marker {:02x} where a segment is due", marker);
     const auto length = big_endian(TRY(reader.take(2)));
     if (length < 2) return fail(Code::kCorrupt, "JPEG: a segment of {} bytes", length);

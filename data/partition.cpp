@@ -130,15 +130,29 @@ class Dealer {
       std::map<std::pair<std::size_t, std::size_t>, Index> groups;
       for (const auto i : pools[pool]) groups[{site_of(i), class_of(i)}].push_back(i);
       std::vector<Index> strata;
-      for (auto& [key, images] : groups) strata.push_back(std::move(images));
+      for (const auto& [key, images] : groups) strata.push_back(images);
       const Weights weights(strata.size(), {1 - options_.consortium, options_.consortium});
+      auto counts = apportion(sizes(strata), weights);
+      if (own_sites_) leave_one(strata, counts);
       RandomStream random(seed_, "partition/consortium", {pool});
-      auto parts = hand_out(strata, apportion(sizes(strata), weights), random);
+      auto parts = hand_out(strata, counts, random);
       if (parts.empty()) continue;
       pools[pool] = std::move(parts[0]);
       own[pool] = std::move(parts[1]);
     }
     return own;
+  }
+
+  // Gives a site whose last image the consortium would take (part 1) that image back (part 0).
+  void leave_one(const std::vector<Index>& strata, Counts& counts) const {
+    std::map<std::size_t, std::size_t> left;
+    for (std::size_t k = 0; k < strata.size(); ++k) left[site_of(strata[k][0])] += counts[k][0];
+    for (std::size_t k = 0; k < strata.size(); ++k)
+      if (auto& kept = left[site_of(strata[k][0])]; kept == 0) {
+        --counts[k][1];
+        ++counts[k][0];
+        ++kept;
+      }
   }
 
   Result<std::vector<Pools>> by_source(const Pools& pools) const {

@@ -13,7 +13,7 @@ enum class Split : std::uint8_t { kTrain, kValidation, kTest, kUnassigned };
 struct PhantomOptions {
   int images = 1200;  ///< in all, over all sites and splits
   int sites = 4;
-  int classes = 2;    ///< 2 (healthy, lesion) … 4 (lesion kinds)
+  int classes = 2;          ///< 2 (healthy, lesion) … 4 (lesion kinds)
   double site_shift = 0.5;  ///< 0: all sites alike … 1: strong contrast, noise, blur differences
   double difficulty = 0.5;  ///< 0: lesions stand out … 1: near the noise
   template <class V>
@@ -30,9 +30,9 @@ struct PhantomOptions {
 struct SourceOptions {
   std::string kind = "phantom";  ///< phantom, medmnist, folder
   std::string path;              ///< file or folder; unused by phantom
-  int image_size = 28;           ///< images are brought to image_size × image_size (area resampling)
-  int channels = 1;              ///< 1 or 3; grey is repeated, RGB is weighted to luma
-  int max_unreadable = 16;       ///< images that may be skipped before reading is refused
+  int image_size = 28;      ///< images are brought to image_size × image_size (area resampling)
+  int channels = 1;         ///< 1 or 3; grey is repeated, RGB is weighted to luma
+  int max_unreadable = 16;  ///< images that may be skipped before reading is refused
   std::uint64_t max_bytes = std::uint64_t{8} << 30;  ///< decoded pixels at most
   PhantomOptions phantom;
   template <class V>

@@ -1,4 +1,5 @@
 #include <gmock/gmock.h>
+#include <sys/stat.h>
 
 #include <opencv2/imgcodecs.hpp>
 
@@ -115,6 +116,24 @@ TEST_F(Folder, SkipsAndListsUnreadableImagesUpToTheLimit) {
                           "a/5-empty.bmp: neither PNG nor JPEG nor BMP", "a/6-gone.png: missing"));
   options_.max_unreadable = 4;
   EXPECT_THAT(error(), AllOf(HasSubstr("over 4 unreadable images"), HasSubstr("a/2-short.png")));
+}
+
+TEST_F(Folder, SkipsTruncatedBitmapsAndPipes) {
+  const auto bmp = encoded(".bmp", 9, 64, 64);
+  put("a/good.bmp", bmp);
+  put("a/short.bmp", bmp.substr(0, bmp.size() / 2));
+  put("a/os2.bmp", bmp.substr(0, 14) + std::string("\x0c\0\0\0", 4) + std::string(40, '\1'));
+  ASSERT_EQ(::mkfifo((root_ / "a/pipe.png").c_str(), 0600), 0);
+  EXPECT_THAT(good().skipped,
+              ElementsAre("a/os2.bmp: BMP: header of OS/2 1.x", "a/pipe.png: not a file",
+                          HasSubstr("a/short.bmp: cannot be decoded")));
+}
+
+TEST_F(Folder, ReadsAJpegWithPaddedMarkers) {
+  auto jpeg = encoded(".jpg", 90);
+  jpeg.insert(2, "\xff\xff");
+  put("a/padded.jpg", jpeg);
+  EXPECT_EQ(good().images.image(0)[0], 90);
 }
 
 TEST_F(Folder, RefusesAnImageOfTooManyPixelsUnread) {

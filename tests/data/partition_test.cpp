@@ -241,6 +241,17 @@ TEST(Partition, CopesWithFourThousandSites) {
   EXPECT_THAT(federation.report.notes, testing::IsEmpty());
 }
 
+TEST(Partition, GivesSmallSitesAValidationAndATestImageToo) {
+  auto source = made_source(1200, 3, Split::kTrain);
+  join(source, made_source(12, 3, Split::kValidation, 10000));
+  join(source, made_source(10, 3, Split::kTest, 20000));
+  for (std::uint64_t seed = 0; seed < 10; ++seed)
+    for (const auto& site : dealt(source, options_of("quantity", 10, 0.3), seed).sites) {
+      EXPECT_GE(site.data.validation.size(), 1u);
+      EXPECT_EQ(site.data.test.size(), 1u);
+    }
+}
+
 TEST(Partition, NotesSitesThatGetNoTest) {
   auto source = made_source(400, 2, Split::kTrain);
   join(source, made_source(50, 2, Split::kValidation, 1000));
@@ -256,6 +267,20 @@ TEST(Partition, HoldsOutOfTrainingWhatASplitSourceLacks) {
   EXPECT_EQ(federation.sites[0].data.validation.size(), 75u);
   EXPECT_EQ(federation.sites[0].data.test.size(), 50u);
   EXPECT_THAT(federation.report.notes, testing::Contains(HasSubstr("no validation part")));
+}
+
+TEST(Partition, LeavesEverySiteAValidationImageBesideTheConsortium) {
+  auto source = made_source(400, 2, Split::kTrain);
+  join(source, made_source(20, 2, Split::kValidation, 1000));  // one a site
+  join(source, made_source(20, 2, Split::kTest, 2000));
+  source.site_names.resize(20);
+  for (std::size_t i = 0; i < source.sites.size(); ++i) source.sites[i] = std::int32_t(i % 20);
+  auto options = options_of("site", 1);
+  options.consortium = 0.4;
+  options.minimum = 1;
+  const auto federation = dealt(source, options);
+  for (const auto& site : federation.sites) EXPECT_EQ(site.data.validation.size(), 1u);
+  EXPECT_EQ(federation.consortium.train.size(), 160u);
 }
 
 TEST(Partition, RefusesSharesThatLeaveNothingToTrainOn) {
