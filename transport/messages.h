@@ -17,6 +17,7 @@ inline constexpr std::uint16_t kProtocolMinor = 1;
 inline constexpr std::size_t kChunkBytes = 256 << 10;   ///< of a blob, in one Chunk
 inline constexpr std::size_t kMaxText = 1 << 20;        ///< a plan; other texts are shorter
 inline constexpr std::size_t kMaxName = 256;
+inline constexpr std::size_t kMaxReason = 4 << 10;     ///< of Refused and Goodbye; longer ones are cut when sent
 
 /// node → coordinator: first message of a connection.
 struct Hello {

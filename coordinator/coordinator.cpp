@@ -1,0 +1,173 @@
+#include "coordinator/coordinator.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "common/random.h"
+
+namespace preceptor::coordinator {
+
+using namespace transport;
+
+Coordinator::Coordinator(Job job) : job_(std::move(job)), accumulator_(job_.space.size()) {
+  if (!job_.initial || job_.initial->size() != job_.space.size() * sizeof(float))
+    throw std::logic_error("the initial model does not fit the parameter space");
+  set_model(job_.initial);
+  if (job_.teacher) shelf_.put(job_.teacher);
+}
+
+Effects Coordinator::step(const Event& event, Time now) {
+  effects_.clear();
+  if (const auto* came = std::get_if<Came>(&event)) {
+    sites_[came->peer].here = true;
+    if (round_) round_->came(came->peer);
+  } else if (const auto* left = std::get_if<Left>(&event)) {
+    sites_[left->peer].here = false;
+    if (round_) send(round_->left(left->peer, left->why));
+  } else if (const auto* said = std::get_if<Said>(&event)) {
+    std::visit([&](const auto& message) { hear(said->peer, message, now); }, said->message);
+  } else if (std::holds_alternative<Evaluated>(event) && phase_ == Phase::kEvaluating) {
+    phase_ = Phase::kGathering;
+  }
+  advance(now);
+  return std::move(effects_);
+}
+
+void Coordinator::hear(const std::string& peer, const Hello& hello, Time now) {
+  auto& site = sites_[peer];
+  site.here = true;
+  site.samples = hello.train_samples;
+  if (phase_ == Phase::kFinished || site.report) return send(peer, Goodbye{"the job is over"});
+  send(peer, Welcome{kProtocolMinor, job_.plan});
+  if (phase_ == Phase::kRound && round_->invited(peer)) send(round_->invite(peer, now));
+  if (phase_ == Phase::kReporting) send(peer, Finish{rounds_done_, model_digest_, model_->size()});
+}
+
+void Coordinator::hear(const std::string& peer, const Fetch& fetch, Time) {
+  if (auto chunk = shelf_.serve(fetch))
+    send(peer, std::move(*chunk));
+  else
+    send(peer, Refused{fetch.blob == model_digest_ ? rounds_done_ + 1 : rounds_done_, "no such blob here any more; wait for the next round"});
+}
+
+void Coordinator::hear(const std::string& peer, const Chunk& chunk, Time) {
+  if (phase_ == Phase::kRound) send(round_->arrived(peer, chunk));
+}
+
+void Coordinator::hear(const std::string& peer, const UpdateOffer& offer, Time) {
+  if (phase_ == Phase::kRound && offer.round == round_->number()) return send(round_->offered(peer, offer));
+  const auto now_open = phase_ == Phase::kRound ? fmt::format("round {} is open", round_->number()) : std::string("no round is open");
+  send(peer, Refused{offer.round, fmt::format("round {} is over; {}", offer.round, now_open)});
+}
+
+void Coordinator::hear(const std::string& peer, const SiteReport& report, Time) {
+  if (phase_ == Phase::kReporting) sites_[peer].report = report;
+  send(peer, Goodbye{phase_ == Phase::kReporting ? "the report has arrived" : "no report was asked for"});
+}
+
+template <class Other>
+void Coordinator::hear(const std::string& peer, const Other& message, Time) {
+  effects_.push_back(Cut{peer, fmt::format("a node does not send {}", message_name(Message(message)))});
+}
+
+bool Coordinator::gathered(Time now) const {
+  const auto ready = std::ranges::count_if(sites_, [](const auto& s) { return s.second.here && s.second.samples > 0; });
+  if (ready < job_.options.quorum) return false;
+  return rounds_done_ > 0 || ready >= std::max(job_.options.sites, job_.options.quorum) || now >= job_.options.join_deadline;
+}
+
+void Coordinator::advance(Time now) {
+  if (phase_ == Phase::kRound && round_->over(now)) close_round(now);
+  if (phase_ == Phase::kGathering) {
+    if (rounds_done_ == std::uint32_t(job_.options.rounds)) {
+      start_reports(now);
+    } else if (gathered(now)) {
+      start_round(now);
+    } else if (now >= job_.options.join_deadline && rounds_done_ == 0) {
+      finish(false, fmt::format("only {} of {} sites came before join_deadline", sites_.size(), job_.options.quorum));
+    }
+  }
+  if (phase_ == Phase::kReporting) {
+    const auto owed = [](const auto& entry) { return entry.second.samples > 0 && !entry.second.report; };
+    if (std::ranges::none_of(sites_, owed)) finish(true, "every site reported");
+    else if (now >= reports_since_ + job_.options.report_deadline) finish(true, "report_deadline passed");
+  }
+}
+
+Cohort Coordinator::draw_cohort() const {
+  std::vector<std::string> names;
+  for (const auto& [name, site] : sites_)
+    if (site.here && site.samples > 0) names.push_back(name);
+  RandomStream(job_.seed, "cohort", {rounds_done_ + 1}).shuffle(std::span(names));
+  if (job_.options.cohort > 0 && names.size() > std::size_t(job_.options.cohort)) names.resize(std::size_t(job_.options.cohort));
+  Cohort cohort;
+  for (const auto& name : names) cohort[name] = sites_.at(name).samples;
+  return cohort;
+}
+
+void Coordinator::start_round(Time now) {
+  phase_ = Phase::kRound;
+  round_.emplace(rounds_done_ + 1, draw_cohort(), job_.options, *job_.codec, model_digest_, model_->size(),
+                 job_.space.architecture_hash(), accumulator_, now);
+  send(round_->invite(now));
+}
+
+void Coordinator::close_round(Time now) {
+  auto record = round_->close(now);
+  round_.reset();
+  ++rounds_done_;
+  if (record.outcome == "void") {
+    if (++void_rounds_ >= job_.options.max_void_rounds)
+      return finish(false, fmt::format("{} rounds in a row without a quorum", void_rounds_));
+  } else {
+    void_rounds_ = 0;
+    auto next = std::make_shared<Bytes>(*model_);
+    accumulator_.apply({reinterpret_cast<float*>(next->data()), job_.space.size()}, job_.options.learning_rate);
+    set_model(std::move(next));
+  }
+  phase_ = Phase::kEvaluating;
+  effects_.push_back(Evaluate{std::move(record), model_});
+}
+
+void Coordinator::start_reports(Time now) {
+  phase_ = Phase::kReporting;
+  reports_since_ = now;
+  for (const auto& [name, site] : sites_)
+    if (site.here && site.samples > 0) send(name, Finish{rounds_done_, model_digest_, model_->size()});
+}
+
+void Coordinator::finish(bool completed, const std::string& reason) {
+  phase_ = Phase::kFinished;
+  Finished finished{completed, reason, {}};
+  for (const auto& [name, site] : sites_) {
+    if (site.report) finished.reports[name] = *site.report;
+    else if (site.here) send(name, Goodbye{reason});
+  }
+  effects_.push_back(std::move(finished));
+}
+
+void Coordinator::set_model(Blob model) {
+  if (model_) shelf_.drop(model_digest_);
+  model_ = std::move(model);
+  model_digest_ = shelf_.put(model_);
+}
+
+void Coordinator::send(Round::Sends sends) {
+  for (auto& one : sends) effects_.push_back(std::move(one));
+}
+
+std::optional<Time> Coordinator::next_deadline() const {
+  switch (phase_) {
+    case Phase::kGathering: return rounds_done_ == 0 ? std::optional<Time>(job_.options.join_deadline) : std::nullopt;
+    case Phase::kRound: return round_->deadline();
+    case Phase::kReporting: return reports_since_ + job_.options.report_deadline;
+    default: return std::nullopt;
+  }
+}
+
+std::string Coordinator::status() const {
+  static constexpr const char* kNames[] = {"gathering sites", "collecting", "evaluating", "collecting verdicts", "finished"};
+  return fmt::format("round {}/{}: {}", std::min(rounds_done_ + (round_ ? 1 : 0), std::uint32_t(job_.options.rounds)), job_.options.rounds, kNames[int(phase_)]);
+}
+
+}  // namespace preceptor::coordinator

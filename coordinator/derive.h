@@ -1,0 +1,53 @@
+#pragma once
+#include <filesystem>
+
+#include "data/data.h"
+#include "distill/distill.h"
+#include "training/metrics.h"
+
+namespace preceptor::coordinator {
+
+/// Where the teacher comes from: a file, or training on the consortium's own images.
+struct TeacherOptions {
+  std::string path;  ///< .safetensors of the zoo, or TorchScript (.pt, .ts: local, trusted); "": train one
+  models::ModelOptions model{"resnet18", 1, "small"};
+  training::TrainingOptions training;  ///< epochs: 0 and no path: no teacher at all
+  template <class V>
+  void visit(V& v) {
+    v("path", path);
+    v("model", model);
+    v("training", training);
+  }
+};
+
+/// How the student begins: a file, distillation from the teacher, plain training, or random values.
+struct StudentOptions {
+  std::string path;  ///< .safetensors to start from
+  models::ModelOptions model{"shufflenet_v2", 0.5, "small"};
+  training::TrainingOptions training;  ///< on the consortium's images; epochs: 0: no training before federation
+  distill::DistillationOptions distillation;
+  template <class V>
+  void visit(V& v) {
+    v("path", path);
+    v("model", model);
+    v("training", training);
+    v("distillation", distillation);
+  }
+};
+
+/// A teacher and a student derived from it, with what each scores on the consortium's test split.
+struct Derived {
+  std::optional<distill::Teacher> teacher;
+  std::optional<training::Metrics> teacher_metrics;
+  std::size_t teacher_parameters = 0;  ///< 0 for TorchScript
+  models::FlatModel student;
+  training::Metrics student_metrics;
+};
+
+/// Trains or loads the teacher, then derives the student; shows progress. Errors name the option to change.
+Result<Derived> derive(const TeacherOptions& teacher, const StudentOptions& student, const data::Splits& consortium, std::uint64_t seed);
+
+/// Metrics of a model on a set.
+training::Metrics evaluate(models::FlatModel& model, const data::Dataset& set, std::uint64_t seed);
+
+}  // namespace preceptor::coordinator

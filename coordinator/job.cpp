@@ -1,0 +1,172 @@
+#include "coordinator/job.h"
+
+#include <sys/resource.h>
+
+#include <cstring>
+#include <fstream>
+
+#include "common/file.h"
+#include "common/log.h"
+
+namespace preceptor::coordinator {
+
+using Json = nlohmann::ordered_json;
+
+namespace {
+
+transport::Blob blob_of(const models::FlatModel& model) {
+  const auto parameters = model.store();
+  const auto bytes = std::as_bytes(std::span(parameters));
+  return std::make_shared<const Bytes>(bytes.begin(), bytes.end());
+}
+
+Json to_json(const RoundRecord& r) {
+  return {{"round", r.round},       {"outcome", r.outcome},     {"accepted", r.accepted},
+          {"missing", r.missing},   {"samples", r.samples},     {"cohort_samples", r.cohort_samples},
+          {"train_loss", r.train_loss}, {"seconds", double((r.ended - r.started).count()) / 1000}};
+}
+
+template <class Estimate>
+void put(Json& json, const std::string& name, const Estimate* estimate) {
+  json[name] = estimate ? Json(estimate->value) : Json();
+  json[name + "_low"] = estimate ? Json(estimate->low) : Json();
+  json[name + "_high"] = estimate ? Json(estimate->high) : Json();
+}
+
+}  // namespace
+
+Json to_json(const training::Metrics& m) {
+  Json json{{"images", m.images}};
+  const auto add = [&](const char* name, const std::optional<training::Estimate>& e) { put(json, name, e ? &*e : nullptr); };
+  add("auc", m.auc);
+  add("accuracy", m.accuracy);
+  add("sensitivity", m.sensitivity);
+  add("specificity", m.specificity);
+  add("ece", m.ece);
+  return json;
+}
+
+Json to_json(const transport::SiteReport& r) {
+  Json json{{"train", r.train}, {"validation", r.validation}, {"test", r.test}};
+  const auto add = [&](const char* name, const transport::Estimate& e) { put(json, name, e.defined ? &e : nullptr); };
+  add("local_auc", r.local_auc);
+  add("global_auc", r.global_auc);
+  add("personalised_auc", r.personalised_auc);
+  add("local_accuracy", r.local_accuracy);
+  add("global_accuracy", r.global_accuracy);
+  add("personalised_accuracy", r.personalised_accuracy);
+  json["chosen"] = r.chosen;
+  json["metric"] = r.metric;
+  json["difference"] = r.difference;
+  json["difference_low"] = r.difference_low;
+  json["difference_high"] = r.difference_high;
+  json["p_value"] = r.p_value;
+  json["verdict"] = r.verdict;
+  return json;
+}
+
+std::uint64_t peak_rss_bytes() {
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return std::uint64_t(usage.ru_maxrss) * 1024;
+}
+
+Result<std::unique_ptr<Job>> Job::prepare(const JobOptions& options, const std::string& config, const data::Federation& federation,
+                                          const std::filesystem::path& out) {
+  std::unique_ptr<Job> job(new Job);
+  std::error_code error;
+  std::filesystem::create_directories(out, error);
+  if (error) return fail(Code::kIo, "cannot make the run directory {}: {}", out.string(), error.message());
+  TRY(write_file(out / "config.yaml", config));
+  TRY(write_file(out / "rounds.jsonl", std::string_view()));
+  job->options_ = options;
+  job->config_hash_ = hex(sha256(config));
+  job->federation_ = &federation;
+  job->out_ = out;
+  job->derived_.emplace(TRY(derive(options.teacher, options.student, federation.consortium, options.seed)));
+  auto& student = job->derived_->student;
+  job->codec_.emplace(TRY(compression::UpdateCodec::create(options.update, student.space())));
+
+  auto& plan = job->plan_;
+  plan = Plan{options.job, options.seed, options.federation.rounds, student.spec(), options.training, options.distillation,
+              options.update, {}, options.personalise_epochs};
+  transport::Blob teacher;
+  if (options.distillation.from == "teacher") {
+    if (!job->derived_->teacher || !job->derived_->teacher->model())
+      return fail(Code::kInvalid, "distillation.from: teacher needs a teacher of the zoo (teacher.path to a .safetensors file, or teacher.training.epochs > 0)");
+    auto& model = *job->derived_->teacher->model();
+    teacher = blob_of(model);
+    plan.teacher = {hex(sha256(*teacher)), teacher->size(), model.spec()};
+  }
+  job->machine_ = std::make_unique<Coordinator>(Coordinator::Job{write_options(plan), options.seed, options.federation, student.space(),
+                                                                 &*job->codec_, blob_of(student), teacher});
+  return job;
+}
+
+Result<void> Job::commit(const Evaluate& evaluate, const WireBytes& bytes) {
+  const auto& record = evaluate.record;
+  auto json = to_json(record);
+  accepted_updates_ += record.accepted.size();
+  partial_rounds_ += record.outcome == "partial";
+  void_rounds_ += record.outcome == "void";
+  derived_->student.load({reinterpret_cast<const float*>(evaluate.model->data()), evaluate.model->size() / sizeof(float)});
+  training::use_threads(options_.training.threads);
+  const auto metrics = coordinator::evaluate(derived_->student, federation_->consortium.validation, options_.seed);
+  json["validation"] = coordinator::to_json(metrics);
+  json["bytes_up"] = bytes.up;
+  json["bytes_down"] = bytes.down;
+  std::ofstream file(out_ / "rounds.jsonl", std::ios::app);
+  file << json.dump() << "\n";
+  if (!file.flush()) return fail(Code::kIo, "cannot write {}: is the disk full?", (out_ / "rounds.jsonl").string());
+  std::string text;
+  for (const auto& [site, why] : record.missing) text += fmt::format("; {}: {}", site, why);
+  spdlog::info("round {}/{}: {}, {} updates, train loss {:.4f}{}{}", record.round, options_.federation.rounds, record.outcome, record.accepted.size(),
+               record.train_loss, metrics.auc ? fmt::format(", validation AUC {:.4f}", metrics.auc->value) : "", text);
+  return {};
+}
+
+Result<Json> Job::conclude(const Finished& finished, const WireBytes& bytes, const Json& extra) {
+  auto& student = derived_->student;
+  const auto& model = *machine_->model();
+  student.load({reinterpret_cast<const float*>(model.data()), model.size() / sizeof(float)});
+  const auto hash = model_hash(student.store());
+  TRY(models::save_model(out_ / "model.safetensors", student, {{"job", options_.job}, {"config_hash", config_hash_}, {"model_hash", hash}}));
+  const auto test = coordinator::evaluate(student, federation_->consortium.test, options_.seed);
+
+  Json summary{{"job", options_.job},
+               {"completed", finished.completed},
+               {"ended_because", finished.reason},
+               {"config_hash", config_hash_},
+               {"seed", options_.seed},
+               {"rounds", machine_->rounds_done()},
+               {"partial_rounds", partial_rounds_},
+               {"void_rounds", void_rounds_}};
+  summary["test"] = coordinator::to_json(test);
+  summary["teacher"] = derived_->teacher_metrics ? coordinator::to_json(*derived_->teacher_metrics) : Json{{"auc", nullptr}};
+  summary["teacher"]["parameters"] = derived_->teacher_parameters;
+  summary["distilled"] = coordinator::to_json(derived_->student_metrics);
+  summary["student"] = student.spec().model.name;
+  summary["student_parameters"] = student.space().trainable();
+  summary["student_macs"] = models::count_macs(student.network(), student.spec().task);
+  summary["classes"] = federation_->consortium.test.classes;
+  summary["bytes_up"] = bytes.up;
+  summary["bytes_down"] = bytes.down;
+  summary["bytes_up_fp32"] = accepted_updates_ * student.space().size() * sizeof(float);
+  summary["model_hash"] = hash;
+  summary["sites"] = Json::array();
+  for (const auto& [name, report] : finished.reports) {
+    Json site{{"name", name}};
+    site.update(coordinator::to_json(report));
+    summary["sites"].push_back(std::move(site));
+  }
+  const auto& found = federation_->report;
+  summary["data"] = {{"skipped", found.skipped}, {"duplicates", found.duplicates}, {"notes", found.notes},
+                     {"consortium_train", federation_->consortium.train.size()}};
+  summary.update(extra);
+  summary["wall_seconds"] = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  summary["peak_rss_bytes"] = peak_rss_bytes();
+  TRY(write_file(out_ / "summary.json", summary.dump(2) + "\n"));
+  return summary;
+}
+
+}  // namespace preceptor::coordinator

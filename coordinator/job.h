@@ -1,0 +1,83 @@
+#pragma once
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "coordinator/coordinator.h"
+#include "coordinator/derive.h"
+#include "plan/plan.h"
+
+namespace preceptor::coordinator {
+
+/// A whole job, as its YAML file says it.
+struct JobOptions {
+  std::string job = "preceptor";
+  std::uint64_t seed = 1;
+  data::DataOptions data;
+  TeacherOptions teacher;
+  StudentOptions student;
+  RoundOptions federation;
+  training::TrainingOptions training;  ///< of the sites; epochs: of one round
+  LocalDistillation distillation;      ///< in the sites' loss
+  compression::UpdateOptions update;
+  int personalise_epochs = 3;
+  template <class V>
+  void visit(V& v) {
+    v("job", job);
+    v("seed", seed, Range{0, 9e15});
+    v("data", data);
+    v("teacher", teacher);
+    v("student", student);
+    v("federation", federation);
+    v("training", training);
+    v("distillation", distillation);
+    v("update", update);
+    v("personalise_epochs", personalise_epochs, Range{0, 1000});
+  }
+};
+
+/// Bytes that crossed the wire, counted by whoever owns it.
+struct WireBytes {
+  std::uint64_t up = 0, down = 0;  ///< towards the coordinator, towards the sites
+};
+
+/// The coordinator's part of a run: derives the student, writes the plan, owns the state machine, measures
+/// every committed model, and keeps the run directory (config.yaml, rounds.jsonl, summary.json,
+/// model.safetensors). The driver, network or simulation, moves the messages.
+class Job {
+ public:
+  /// `config` is the resolved configuration to be kept and hashed. Long: trains the teacher and the student.
+  static Result<std::unique_ptr<Job>> prepare(const JobOptions& options, const std::string& config, const data::Federation& federation,
+                                              const std::filesystem::path& out);
+
+  Coordinator& machine() { return *machine_; }
+  const Plan& plan() const { return plan_; }
+
+  /// Measures the round's model on the consortium's validation split and adds the record to rounds.jsonl.
+  /// Long; may run on another thread than machine().step, but never twice at a time.
+  Result<void> commit(const Evaluate& evaluate, const WireBytes& bytes);
+
+  /// Writes model.safetensors and summary.json; `extra` is merged in (a simulation's central baseline, say).
+  Result<nlohmann::ordered_json> conclude(const Finished& finished, const WireBytes& bytes, const nlohmann::ordered_json& extra);
+
+ private:
+  Job() = default;
+  JobOptions options_;
+  Plan plan_;
+  std::string config_hash_;
+  const data::Federation* federation_ = nullptr;
+  std::filesystem::path out_;
+  std::optional<Derived> derived_;
+  std::optional<compression::UpdateCodec> codec_;
+  std::unique_ptr<Coordinator> machine_;
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  std::uint64_t accepted_updates_ = 0;
+  int partial_rounds_ = 0, void_rounds_ = 0;
+};
+
+/// {"auc": …, "auc_low": …, "auc_high": …, "accuracy": …}; null where a metric is not defined.
+nlohmann::ordered_json to_json(const training::Metrics& metrics);
+nlohmann::ordered_json to_json(const transport::SiteReport& report);
+/// Largest resident set of this process so far.
+std::uint64_t peak_rss_bytes();
+
+}  // namespace preceptor::coordinator

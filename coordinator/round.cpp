@@ -1,0 +1,174 @@
+#include "coordinator/round.h"
+
+#include <algorithm>
+
+namespace preceptor::coordinator {
+
+using transport::Accepted;
+using transport::Chunk;
+using transport::Refused;
+using transport::RoundStart;
+using transport::UpdateOffer;
+
+namespace {
+
+void append(Round::Sends& sends, Round::Sends more) {
+  std::ranges::move(more, std::back_inserter(sends));
+}
+
+}  // namespace
+
+Round::Round(std::uint32_t number, Cohort cohort, const RoundOptions& options, const compression::UpdateCodec& codec,
+             const Digest& digest, std::uint64_t model_bytes, const Digest& architecture, Accumulator& accumulator, Time now)
+    : options_(options), codec_(codec), model_(digest), architecture_(architecture), model_bytes_(model_bytes), accumulator_(accumulator) {
+  record_.round = number;
+  record_.started = now;
+  accumulator_.clear();
+  for (const auto& [name, samples] : cohort) {
+    sites_[name].samples = samples;
+    record_.cohort_samples += samples;
+  }
+}
+
+Round::Sends Round::invite(Time now) const {
+  Sends sends;
+  for (const auto& [name, site] : sites_) append(sends, invite(name, now));
+  return sends;
+}
+
+Round::Sends Round::invite(const std::string& peer, Time now) const {
+  const auto left = std::max(deadline() - now, Time(0));
+  return {{peer, RoundStart{record_.round, model_, model_bytes_, architecture_, std::uint64_t(left.count())}}};
+}
+
+Result<void> Round::admit(const Site& site, const UpdateOffer& offer) const {
+  if (offer.architecture != architecture_) return fail(Code::kRefused, "its architecture is not this job's");
+  if (offer.samples != site.samples)
+    return fail(Code::kRefused, "it stands for {} training images, but the site announced {}", offer.samples, site.samples);
+  if (offer.update_bytes == 0 || offer.update_bytes > codec_.size_bound())
+    return fail(Code::kRefused, "{} bytes; an update of this job has 1 to {}", offer.update_bytes, codec_.size_bound());
+  return {};
+}
+
+Round::Sends Round::refuse(const std::string& peer, Site& site, const std::string& reason) {
+  site.state = State::kRefused;
+  site.why = "refused: " + reason;
+  site.receiver.reset();
+  auto sends = Sends{{peer, Refused{record_.round, reason}}};
+  append(sends, start_uploads());
+  return sends;
+}
+
+Round::Sends Round::offered(const std::string& peer, const UpdateOffer& offer) {
+  const auto found = sites_.find(peer);
+  if (found == sites_.end()) return {{peer, Refused{offer.round, "not asked in this round"}}};
+  auto& site = found->second;
+  if (site.state == State::kAccepted) {  // the acknowledgement was lost, or a second opinion is tried
+    if (site.offer->update == offer.update) return {{peer, Accepted{record_.round, offer.update}}};
+    return {{peer, Refused{record_.round, "another update of this site was already accepted"}}};
+  }
+  if (site.state == State::kRefused) return {{peer, Refused{record_.round, site.why}}};
+  if (const auto verdict = admit(site, offer); !verdict) return refuse(peer, site, verdict.error().message);
+  const bool same = site.offer && site.offer->update == offer.update;
+  if (same && site.state == State::kQueued) return {};
+  if (same && site.state == State::kUploading) {
+    site.receiver->resume();
+    return ask(peer, site);
+  }
+  if (!same) site.receiver.reset();
+  site.offer = offer;
+  site.state = State::kQueued;
+  if (std::ranges::find(queue_, peer) == queue_.end()) queue_.push_back(peer);
+  return start_uploads();
+}
+
+Round::Sends Round::start_uploads() {
+  Sends sends;
+  const auto uploading = [](const auto& entry) { return entry.second.state == State::kUploading; };
+  while (!queue_.empty() && std::ranges::count_if(sites_, uploading) < options_.uploads) {
+    const auto peer = queue_.front();
+    queue_.erase(queue_.begin());
+    auto& site = sites_.at(peer);
+    if (site.state != State::kQueued) continue;
+    site.state = State::kUploading;
+    if (site.receiver)
+      site.receiver->resume();  // the part that came before the connection broke is still here
+    else
+      site.receiver.emplace(site.offer->update, site.offer->update_bytes);
+    append(sends, ask(peer, site));
+  }
+  return sends;
+}
+
+Round::Sends Round::ask(const std::string& peer, Site& site) const {
+  Sends sends;
+  while (const auto fetch = site.receiver->next()) sends.push_back({peer, *fetch});
+  return sends;
+}
+
+Round::Sends Round::arrived(const std::string& peer, const Chunk& chunk) {
+  const auto found = sites_.find(peer);
+  if (found == sites_.end() || found->second.state != State::kUploading) return {};
+  auto& site = found->second;
+  if (const auto taken = site.receiver->accept(chunk); !taken) return refuse(peer, site, taken.error().message);
+  return site.receiver->complete() ? finish_upload(peer, site) : ask(peer, site);
+}
+
+Round::Sends Round::finish_upload(const std::string& peer, Site& site) {
+  const auto update = site.receiver->take();
+  site.receiver.reset();
+  const auto folded = accumulator_.fold(codec_, update, site.samples, options_.max_norm);
+  if (!folded) return refuse(peer, site, folded.error().message);
+  site.state = State::kAccepted;
+  record_.samples += site.samples;
+  auto sends = Sends{{peer, Accepted{record_.round, site.offer->update}}};
+  append(sends, start_uploads());
+  return sends;
+}
+
+Round::Sends Round::left(const std::string& peer, const std::string& why) {
+  const auto found = sites_.find(peer);
+  if (found == sites_.end() || found->second.state == State::kAccepted || found->second.state == State::kRefused) return {};
+  auto& site = found->second;
+  site.why = "disconnected: " + why;
+  if (site.state == State::kWaiting) return {};
+  // Its slot goes to the next in line. What arrived is kept for its return, unless too many do that.
+  const auto parked = [](const auto& entry) { return entry.second.state == State::kWaiting && entry.second.receiver; };
+  if (std::ranges::count_if(sites_, parked) >= options_.uploads) site.receiver.reset();
+  site.state = State::kWaiting;
+  return start_uploads();
+}
+
+void Round::came(const std::string& peer) {
+  const auto found = sites_.find(peer);
+  if (found != sites_.end() && found->second.state == State::kWaiting) found->second.why = "no update before the deadline";
+}
+
+bool Round::over(Time now) const {
+  const auto answered = [](const auto& entry) {
+    return entry.second.state == State::kAccepted || entry.second.state == State::kRefused;
+  };
+  return now >= deadline() || std::ranges::all_of(sites_, answered);
+}
+
+RoundRecord Round::close(Time now) {
+  double loss = 0;
+  for (auto& [name, site] : sites_) {
+    if (site.state == State::kAccepted) {
+      record_.accepted.push_back(name);
+      loss += site.offer->train_loss * double(site.samples);
+    } else {
+      record_.missing[name] = site.state == State::kUploading ? "late: the deadline passed during the upload"
+                              : site.state == State::kQueued  ? "late: the deadline passed before its turn to upload"
+                                                              : site.why;
+    }
+  }
+  if (record_.samples > 0) record_.train_loss = loss / double(record_.samples);
+  const bool quorum = int(record_.accepted.size()) >= options_.quorum &&
+                      double(record_.samples) >= options_.quorum_share * double(record_.cohort_samples);
+  record_.outcome = !quorum ? "void" : record_.missing.empty() ? "complete" : "partial";
+  record_.ended = now;
+  return record_;
+}
+
+}  // namespace preceptor::coordinator

@@ -1,0 +1,85 @@
+#pragma once
+#include <map>
+#include <optional>
+#include <variant>
+
+#include "common/clock.h"
+#include "coordinator/aggregate.h"
+#include "coordinator/options.h"
+#include "transport/transfer.h"
+
+namespace preceptor::coordinator {
+
+/// A site that is asked, and the training images it stands for.
+using Cohort = std::map<std::string, std::uint64_t>;
+
+/// What became of a round; a line of rounds.jsonl.
+struct RoundRecord {
+  std::uint32_t round = 0;
+  std::string outcome = "open";  ///< "complete", "partial" (a quorum, not all), "void" (no quorum)
+  std::vector<std::string> accepted;
+  std::map<std::string, std::string> missing;  ///< site → why its update is not in the sum
+  std::uint64_t samples = 0, cohort_samples = 0;
+  double train_loss = 0;  ///< sample-weighted mean of the accepted sites'
+  Time started{0}, ended{0};
+};
+
+/// One round as a pure state machine: plan → collect → aggregate → (the coordinator evaluates and commits).
+/// Holds no socket, thread or clock. Updates are asked for by content, a few at a time, judged, folded and
+/// forgotten, so memory is the accumulator and `uploads` compressed updates, however many sites there are.
+class Round {
+ public:
+  struct Send {
+    std::string peer;
+    transport::Message message;
+  };
+  using Sends = std::vector<Send>;
+
+  /// model: what the cohort trains from; must outlive the round. Its digest is `digest`.
+  Round(std::uint32_t number, Cohort cohort, const RoundOptions& options, const compression::UpdateCodec& codec,
+        const Digest& digest, std::uint64_t model_bytes, const Digest& architecture, Accumulator& accumulator, Time now);
+
+  /// Invitations to the whole cohort, or to one site that came back.
+  Sends invite(Time now) const;
+  Sends invite(const std::string& peer, Time now) const;
+
+  Sends offered(const std::string& peer, const transport::UpdateOffer& offer);
+  Sends arrived(const std::string& peer, const transport::Chunk& chunk);
+  /// A lost peer may come back until the deadline and goes on where its upload stopped.
+  Sends left(const std::string& peer, const std::string& why);
+  void came(const std::string& peer);
+
+  /// All answered, or the deadline has passed.
+  bool over(Time now) const;
+  Time deadline() const { return record_.started + options_.deadline; }
+  std::uint32_t number() const { return record_.round; }
+  bool invited(const std::string& peer) const { return sites_.contains(peer); }
+  /// Names who is missing and why, and says whether there is a quorum. Call once, when over.
+  RoundRecord close(Time now);
+
+ private:
+  enum class State { kWaiting, kQueued, kUploading, kAccepted, kRefused };
+  struct Site {
+    std::uint64_t samples = 0;
+    State state = State::kWaiting;
+    std::string why = "no update before the deadline";
+    std::optional<transport::UpdateOffer> offer;
+    std::optional<transport::BlobReceiver> receiver;
+  };
+  Result<void> admit(const Site& site, const transport::UpdateOffer& offer) const;
+  Sends refuse(const std::string& peer, Site& site, const std::string& reason);
+  Sends ask(const std::string& peer, Site& site) const;
+  Sends finish_upload(const std::string& peer, Site& site);
+  Sends start_uploads();
+
+  RoundOptions options_;
+  const compression::UpdateCodec& codec_;
+  Digest model_, architecture_;
+  std::uint64_t model_bytes_;
+  Accumulator& accumulator_;
+  std::map<std::string, Site> sites_;
+  std::vector<std::string> queue_;
+  RoundRecord record_;
+};
+
+}  // namespace preceptor::coordinator

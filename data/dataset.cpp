@@ -1,0 +1,35 @@
+#include "data/dataset.h"
+
+#include <stdexcept>
+
+namespace preceptor::data {
+
+Dataset Dataset::subset(std::span<const std::size_t> index) const {
+  Dataset part = like();
+  part.pixels.reserve(index.size() * image_bytes());
+  part.labels.reserve(index.size());
+  for (const auto i : index) {
+    const auto pixels_of = image(i);
+    part.pixels.insert(part.pixels.end(), pixels_of.begin(), pixels_of.end());
+    part.labels.push_back(labels.at(i));
+  }
+  return part;
+}
+
+Dataset Dataset::like() const { return {height, width, channels, classes, {}, {}}; }
+
+void Dataset::append(const Dataset& other) {
+  if (height != other.height || width != other.width || channels != other.channels ||
+      classes != other.classes)
+    throw std::logic_error("Dataset::append: another shape or other classes");
+  pixels.insert(pixels.end(), other.pixels.begin(), other.pixels.end());
+  labels.insert(labels.end(), other.labels.begin(), other.labels.end());
+}
+
+std::vector<std::size_t> Dataset::class_counts() const {
+  std::vector<std::size_t> counts(classes.size());
+  for (const auto label : labels) ++counts.at(std::size_t(label));
+  return counts;
+}
+
+}  // namespace preceptor::data

@@ -1,0 +1,33 @@
+#pragma once
+#include <span>
+#include <vector>
+
+#include "common/bytes.h"
+#include "data/source.h"
+
+namespace preceptor::data {
+
+/// Height, width and channels (1 or 3) of pixels that lie row by row, channels last.
+struct ImageShape {
+  int height = 0, width = 0, channels = 0;
+};
+
+/// Appends one image, brought to size × size × channels: area resampling where it shrinks, bilinear
+/// where it grows; grey is repeated, RGB becomes luma (ITU-R BT.601). pixels: height·width·channels
+/// bytes. Errors: kCorrupt when OpenCV cannot.
+Result<void> append_image(std::span<const std::uint8_t> pixels, ImageShape shape, int size,
+                          int channels, std::vector<std::uint8_t>& out);
+
+/// Shape as a PNG, JPEG or BMP file's header states it, without decoding. Errors: kCorrupt when it
+/// is none of these, is truncated, or (JPEG) lacks its end marker.
+Result<ImageShape> peek_image(std::span<const std::byte> file);
+
+/// Decodes a PNG, JPEG or BMP file (16-bit samples keep their high byte; alpha is dropped; the EXIF
+/// orientation is applied) and appends it as append_image does. Errors: kCorrupt; kRefused over
+/// kMaxImagePixels, before anything is decoded.
+Result<void> decode_image(std::span<const std::byte> file, int size, int channels,
+                          std::vector<std::uint8_t>& out);
+
+inline constexpr std::int64_t kMaxImagePixels = 64 << 20;
+
+}  // namespace preceptor::data

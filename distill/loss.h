@@ -1,0 +1,28 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+
+#include "common/registry.h"
+#include "distill/options.h"
+
+namespace preceptor::distill {
+
+/// Pulls student logits [B, C] towards teacher logits [B, C] at a temperature. Returns a scalar [], in nats,
+/// scaled by T² so that its gradient does not fade with T. Stateless; serves many threads.
+using SoftLoss = std::function<at::Tensor(const at::Tensor& student, const at::Tensor& teacher, double temperature)>;
+
+struct SoftLossEntry {
+  SoftLoss loss;
+  int min_classes = 2;  ///< below, the loss says nothing
+  std::string why;      ///< the reason for min_classes, for the error message
+};
+Registry<SoftLossEntry>& soft_losses();
+struct RegisterSoftLoss {
+  RegisterSoftLoss(const char* name, SoftLossEntry entry) { soft_losses().add(name, std::move(entry)); }
+};
+
+/// The loss, checked against the number of classes. Error: kInvalid.
+Result<SoftLoss> find_soft_loss(const DistillationOptions& options, int classes);
+
+}  // namespace preceptor::distill

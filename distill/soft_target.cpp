@@ -1,0 +1,17 @@
+#include <torch/torch.h>
+
+#include "distill/loss.h"
+
+namespace preceptor::distill {
+
+/// T² · KL(softmax(teacher / T) ‖ softmax(student / T)), mean over the batch (Hinton 2015, arXiv:1503.02531).
+at::Tensor soft_target(const at::Tensor& student, const at::Tensor& teacher, double t) {
+  const auto log_student = torch::log_softmax(student / t, 1);
+  const auto log_teacher = torch::log_softmax(teacher / t, 1);
+  return (log_teacher.exp() * (log_teacher - log_student)).sum(1).mean() * (t * t);
+}
+
+namespace {
+const RegisterSoftLoss kSoftTarget{"soft-target", {soft_target, 2, ""}};
+}
+}  // namespace preceptor::distill

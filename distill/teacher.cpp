@@ -1,0 +1,65 @@
+#include "distill/teacher.h"
+
+#include <torch/script.h>
+#include <torch/torch.h>
+
+namespace preceptor::distill {
+namespace {
+
+Result<std::function<at::Tensor(const at::Tensor&)>> load_torchscript(const std::filesystem::path& path,
+                                                                     const models::TaskOptions& task, const std::string& device) {
+  try {
+    auto module = std::make_shared<torch::jit::Module>(torch::jit::load(path.string(), torch::Device(device)));
+    module->eval();
+    const auto run = [module, device](const at::Tensor& images) {
+      torch::NoGradGuard no_grad;
+      return module->forward({images.to(torch::Device(device))}).toTensor();
+    };
+    const auto probe = run(torch::zeros({1, task.channels, task.image_size, task.image_size}));
+    if (probe.dim() != 2 || probe.size(1) != task.classes)
+      return fail(Code::kInvalid, "{}: gives {} where logits of {} classes are wanted", path.string(), c10::str(probe.sizes()), task.classes);
+    return run;
+  } catch (const std::exception& e) {
+    const std::string text = e.what();
+    return fail(Code::kCorrupt, "{}: not a usable TorchScript file: {}", path.string(), text.substr(0, text.find('\n')));
+  }
+}
+
+}  // namespace
+
+Teacher Teacher::wrap(std::shared_ptr<models::FlatModel> model) {
+  Teacher teacher;
+  teacher.model_ = model;
+  teacher.network_ = [model](const at::Tensor& images) {
+    torch::NoGradGuard no_grad;
+    model->network().eval();
+    return model->forward(images);
+  };
+  return teacher;
+}
+
+Result<Teacher> Teacher::load(const std::filesystem::path& path, const models::TaskOptions& task, const std::string& device) {
+  if (path.extension() == ".pt" || path.extension() == ".ts") {
+    Teacher teacher;
+    teacher.network_ = TRY(load_torchscript(path, task, device));
+    return teacher;
+  }
+  auto loaded = TRY(models::load_model(path, device));
+  const auto& has = loaded.model.spec().task;
+  if (has.classes != task.classes || has.channels != task.channels)
+    return fail(Code::kInvalid, "{}: made for {} classes and {} channels, the data have {} and {}", path.string(), has.classes,
+                has.channels, task.classes, task.channels);
+  return wrap(std::make_shared<models::FlatModel>(std::move(loaded.model)));
+}
+
+at::Tensor LogitCache::rows(const training::Batch& batch) {
+  auto found = views_.find(batch.view);
+  if (found == views_.end()) {
+    const auto network = [this](const at::Tensor& images) { return teacher_.logits(images); };
+    found = views_.emplace(batch.view, training::logits_of(network, dataset_, augment_, seed_, batch.view)).first;
+  }
+  const auto index = torch::from_blob(const_cast<std::size_t*>(batch.index.data()), {std::int64_t(batch.index.size())}, torch::kInt64);
+  return found->second.index_select(0, index);
+}
+
+}  // namespace preceptor::distill

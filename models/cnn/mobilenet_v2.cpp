@@ -1,0 +1,68 @@
+#include "models/layers.h"
+#include "models/model.h"
+
+namespace preceptor::models {
+namespace {
+
+Chain conv_bn_relu6(int in, int out, int kernel, int stride = 1, int groups = 1) {
+  return Chain(conv(in, out, kernel, stride, groups), norm(out), relu6());
+}
+
+/// 1×1 expand, depthwise 3×3, 1×1 project without activation; residual where shapes allow.
+class InvertedResidual : public torch::nn::Module {
+ public:
+  InvertedResidual(int in, int out, int stride, int expansion) : residual_(stride == 1 && in == out) {
+    const int hidden = in * expansion;
+    Chain layers;
+    if (expansion != 1) layers->push_back(conv_bn_relu6(in, hidden, 1));
+    layers->push_back(conv_bn_relu6(hidden, hidden, 3, stride, hidden));
+    layers->push_back(conv(hidden, out, 1));
+    layers->push_back(norm(out));
+    conv_ = register_module("conv", layers);
+  }
+  torch::Tensor forward(torch::Tensor x) { return residual_ ? x + conv_->forward(x) : conv_->forward(x); }
+
+ private:
+  bool residual_;
+  Chain conv_{nullptr};
+};
+
+/// MobileNetV2 (Sandler 2018, arXiv:1801.04381), without dropout: its mask would tie results to a thread.
+class MobileNetV2 : public Model {
+ public:
+  explicit MobileNetV2(const ModelSpec& spec) {
+    struct Stage {
+      int expansion, channels, repeats, stride;
+    };
+    const bool small = spec.model.stem == "small";
+    const Stage stages[] = {{1, 16, 1, 1}, {6, 24, 2, small ? 1 : 2}, {6, 32, 3, 2}, {6, 64, 4, 2},
+                            {6, 96, 3, 1}, {6, 160, 3, 2},            {6, 320, 1, 1}};
+    const double width = spec.model.width;
+    int in = make_divisible(32 * width);
+    const int last = make_divisible(1280 * std::max(1.0, width));
+    Chain features;
+    features->push_back(conv_bn_relu6(spec.task.channels, in, 3, spec.model.stem == "standard" ? 2 : 1));
+    for (const auto& stage : stages) {
+      const int out = make_divisible(stage.channels * width);
+      for (int i = 0; i < stage.repeats; ++i) {
+        features->push_back(InvertedResidual(in, out, i == 0 ? stage.stride : 1, stage.expansion));
+        in = out;
+      }
+    }
+    features->push_back(conv_bn_relu6(in, last, 1));
+    features_ = register_module("features", features);
+    // torchvision's index: classifier.0 is the dropout that is left out here.
+    classifier_ = register_module("classifier", Chain(torch::nn::Identity(), torch::nn::Linear(last, spec.task.classes)));
+  }
+  torch::Tensor forward(torch::Tensor x) override { return classifier_->forward(global_pool(features_->forward(x))); }
+
+ private:
+  Chain features_{nullptr}, classifier_{nullptr};
+};
+
+const RegisterModel kMobileNetV2{"mobilenet_v2", {"CNN", "classification", "Sandler 2018, arXiv:1801.04381", [](const ModelSpec& spec) {
+  return Result<std::shared_ptr<Model>>(std::make_shared<MobileNetV2>(spec));
+}}};
+
+}  // namespace
+}  // namespace preceptor::models

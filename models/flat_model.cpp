@@ -1,0 +1,129 @@
+#include "models/flat_model.h"
+
+#include <torch/torch.h>
+
+#include <cmath>
+
+#include "common/file.h"
+
+namespace preceptor::models {
+namespace {
+
+struct Slot {
+  at::Tensor tensor;
+  bool trained;
+};
+
+Role role_of(const torch::nn::Module& module, const std::string& name, bool buffer) {
+  const bool norm = module.as<torch::nn::BatchNorm1d>() || module.as<torch::nn::BatchNorm2d>() ||
+                    module.as<torch::nn::LayerNorm>() || module.as<torch::nn::GroupNorm>();
+  if (buffer) return Role::kNormStatistic;
+  if (name == "bias") return norm ? Role::kNormBias : Role::kBias;
+  return norm ? Role::kNormScale : Role::kWeight;
+}
+
+}  // namespace
+
+Result<FlatModel> FlatModel::create(const ModelSpec& spec, const std::string& device) {
+  if (device == "cuda" && !torch::cuda::is_available())
+    return fail(Code::kUnavailable, "device cuda: this LibTorch or machine has none; set device: cpu");
+  FlatModel model;
+  model.spec_ = spec;
+  model.network_ = TRY(build(spec));
+  std::vector<Slot> slots;
+  for (const auto& item : model.network_->named_modules("", /*include_self=*/true)) {
+    const auto add = [&](const auto& entry, bool buffer) {
+      if (!entry.value().defined() || !entry.value().is_floating_point()) return;  // counters are not parameters
+      const auto name = item.key().empty() ? entry.key() : item.key() + "." + entry.key();
+      model.space_.add(name, entry.value().sizes().vec(), role_of(*item.value(), entry.key(), buffer));
+      slots.push_back({entry.value(), !buffer});
+    };
+    for (const auto& entry : item.value()->named_parameters(/*recurse=*/false)) add(entry, false);
+    for (const auto& entry : item.value()->named_buffers(/*recurse=*/false)) add(entry, true);
+  }
+  const auto options = torch::TensorOptions(torch::kFloat32).device(device == "cuda" ? torch::kCUDA : torch::kCPU);
+  model.network_->to(options.device());
+  model.values_ = torch::zeros({std::int64_t(model.space_.size())}, options);
+  model.gradients_ = torch::zeros_like(model.values_);
+  torch::NoGradGuard no_grad;
+  for (std::size_t i = 0; i < slots.size(); ++i) {
+    const auto& piece = model.space_.pieces()[i];
+    const auto view = [&](const at::Tensor& flat) {
+      return flat.narrow(0, std::int64_t(piece.offset), std::int64_t(piece.size)).view(piece.shape);
+    };
+    view(model.values_).copy_(slots[i].tensor);
+    slots[i].tensor.set_data(view(model.values_));
+    if (slots[i].trained) slots[i].tensor.mutable_grad() = view(model.gradients_);
+  }
+  return model;
+}
+
+void FlatModel::initialise(RandomStream random) {
+  std::vector<float> values(space_.size());
+  for (const auto& piece : space_.pieces()) {
+    const std::span<float> target(values.data() + piece.offset, piece.size);
+    double deviation = 0;
+    if (piece.role == Role::kWeight && piece.shape.size() == 4)
+      deviation = std::sqrt(2.0 / double(piece.shape[0] * piece.shape[2] * piece.shape[3]));
+    else if (piece.role == Role::kWeight)
+      deviation = 0.01;
+    const bool one = piece.role == Role::kNormScale || (piece.role == Role::kNormStatistic && piece.name.ends_with("var"));
+    for (auto& value : target) value = deviation > 0 ? float(deviation * random.normal()) : one ? 1.0f : 0.0f;
+  }
+  load(values);
+}
+
+at::Tensor FlatModel::forward(const at::Tensor& images) {
+  return network_->forward(images.to(device(), torch::kFloat32).contiguous(at::MemoryFormat::ChannelsLast));
+}
+
+void FlatModel::load(std::span<const float> parameters) {
+  TORCH_CHECK(parameters.size() == space_.size(), "FlatModel::load: ", parameters.size(), " floats for ", space_.size());
+  torch::NoGradGuard no_grad;
+  values_.copy_(torch::from_blob(const_cast<float*>(parameters.data()), {std::int64_t(parameters.size())}));
+}
+
+std::vector<float> FlatModel::store() const {
+  std::vector<float> parameters(space_.size());
+  torch::from_blob(parameters.data(), {std::int64_t(parameters.size())}).copy_(values_);
+  return parameters;
+}
+
+Result<void> save_model(const std::filesystem::path& path, const FlatModel& model, const std::map<std::string, std::string>& extra) {
+  const auto values = model.store();
+  std::vector<StoredTensor> tensors;
+  for (const auto& piece : model.space().pieces())
+    tensors.push_back({piece.name, "F32", piece.shape, std::as_bytes(std::span(values).subspan(piece.offset, piece.size))});
+  auto metadata = extra;
+  auto spec = model.spec();
+  metadata["format"] = "preceptor-model-1";
+  metadata["spec"] = write_options(spec);
+  return write_file(path, encode_safetensors(tensors, metadata));
+}
+
+Result<LoadedModel> load_model(const std::filesystem::path& path, const std::string& device) {
+  const auto file = TRY(SafetensorsFile::load(path));
+  const auto spec_text = file.metadata().find("spec");
+  if (spec_text == file.metadata().end())
+    return fail(Code::kCorrupt, "{}: no 'spec' in its metadata; it was not written by preceptor", path.string());
+  const auto node = TRY(parse_yaml(spec_text->second, path.string() + " (spec)"));
+  const auto spec = TRY(read_options<ModelSpec>(node, path.string() + " (spec)"));
+  auto model = TRY(FlatModel::create(spec, device));
+  if (file.tensors().size() != model.space().pieces().size())
+    return fail(Code::kCorrupt, "{}: {} tensors, but a {} has {}", path.string(), file.tensors().size(), spec.model.name,
+                model.space().pieces().size());
+  std::vector<float> values(model.space().size());
+  for (const auto& piece : model.space().pieces()) {
+    const auto* tensor = file.find(piece.name);
+    if (!tensor || tensor->dtype != "F32" || tensor->shape != piece.shape)
+      return fail(Code::kCorrupt, "{}: tensor '{}' is missing or is not float32 {}", path.string(), piece.name,
+                  fmt::format("[{}]", fmt::join(piece.shape, ", ")));
+    std::memcpy(values.data() + piece.offset, tensor->data.data(), tensor->data.size());
+  }
+  for (const auto value : values)
+    if (!std::isfinite(value)) return fail(Code::kCorrupt, "{}: holds a value that is not finite", path.string());
+  model.load(values);
+  return LoadedModel{std::move(model), file.metadata()};
+}
+
+}  // namespace preceptor::models

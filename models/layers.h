@@ -1,0 +1,33 @@
+#pragma once
+#include <torch/nn.h>
+
+#include <algorithm>
+
+namespace preceptor::models {
+
+/// torch::nn::Sequential whose forward is no template, so that one may stand inside another.
+class ChainImpl : public torch::nn::SequentialImpl {
+ public:
+  using SequentialImpl::SequentialImpl;
+  torch::Tensor forward(torch::Tensor x) { return SequentialImpl::forward(x); }
+};
+TORCH_MODULE(Chain);
+
+inline torch::nn::Conv2d conv(int in, int out, int kernel, int stride = 1, int groups = 1) {
+  return torch::nn::Conv2d(
+      torch::nn::Conv2dOptions(in, out, kernel).stride(stride).padding(kernel / 2).groups(groups).bias(false));
+}
+inline torch::nn::BatchNorm2d norm(int channels) { return torch::nn::BatchNorm2d(channels); }
+inline torch::nn::ReLU relu() { return torch::nn::ReLU(torch::nn::ReLUOptions(true)); }
+inline torch::nn::ReLU6 relu6() { return torch::nn::ReLU6(torch::nn::ReLU6Options(true)); }
+
+/// Channels rounded to the nearest multiple of 8, never down by more than 10 % (MobileNet's rule).
+inline int make_divisible(double channels) {
+  const int rounded = std::max(8, int(channels + 4) / 8 * 8);
+  return rounded < 0.9 * channels ? rounded + 8 : rounded;
+}
+
+/// Mean over height and width: [B, C, H, W] → [B, C].
+inline torch::Tensor global_pool(const torch::Tensor& x) { return x.mean({2, 3}); }
+
+}  // namespace preceptor::models

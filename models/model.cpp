@@ -1,0 +1,67 @@
+#include "models/model.h"
+
+#include <torch/torch.h>
+
+namespace preceptor::models {
+namespace {
+
+thread_local std::int64_t macs = 0;
+
+/// Operators hand out their inputs before they run and their outputs after; this carries what is needed over.
+struct Call : at::ObserverContext {
+  double macs_an_output = 0;
+  std::int64_t macs = 0;  ///< where the inputs alone tell
+};
+
+std::unique_ptr<at::ObserverContext> before(const at::RecordFunction& record) {
+  auto call = std::make_unique<Call>();
+  const std::string_view name = record.name();
+  const auto inputs = record.inputs();
+  if (name == "aten::convolution") {
+    const auto image = inputs[0].toTensor(), weight = inputs[1].toTensor();
+    if (inputs[6].toBool())  // transposed: each input position meets the whole kernel of its group
+      call->macs = image.numel() / image.size(1) * weight.numel();
+    else
+      call->macs_an_output = double(weight.numel()) / double(weight.size(0));
+  } else if (name == "aten::mm" || name == "aten::bmm") {
+    call->macs_an_output = double(inputs[0].toTensor().size(-1));
+  } else if (name == "aten::addmm" || name == "aten::baddbmm") {
+    call->macs_an_output = double(inputs[1].toTensor().size(-1));
+  }
+  return call;
+}
+
+void after(const at::RecordFunction& record, at::ObserverContext* context) {
+  const auto* call = static_cast<const Call*>(context);
+  macs += call->macs;
+  if (call->macs_an_output > 0) macs += std::int64_t(call->macs_an_output * double(record.outputs()[0].toTensor().numel()));
+}
+
+}  // namespace
+
+Registry<Architecture>& zoo() {
+  static Registry<Architecture> registry("model");
+  return registry;
+}
+
+Result<std::shared_ptr<Model>> build(const ModelSpec& spec) {
+  const auto* architecture = TRY(zoo().find(spec.model.name));
+  return architecture->build(spec);
+}
+
+std::int64_t count_macs(Model& model, const TaskOptions& task) {
+  const bool training = model.is_training();
+  model.eval();
+  const auto handle = at::addThreadLocalCallback(
+      at::RecordFunctionCallback(before, after).needsInputs(true).needsOutputs(true).scopes({at::RecordScope::FUNCTION}));
+  macs = 0;
+  {
+    torch::NoGradGuard no_grad;
+    model.forward(torch::zeros({1, task.channels, task.image_size, task.image_size}));
+  }
+  at::removeCallback(handle);
+  model.train(training);
+  return macs;
+}
+
+}  // namespace preceptor::models

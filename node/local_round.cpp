@@ -1,0 +1,81 @@
+#include "node/local_round.h"
+
+#include <cmath>
+
+namespace preceptor::node {
+
+std::span<const float> floats_of(const Bytes& blob) {
+  return {reinterpret_cast<const float*>(blob.data()), blob.size() / sizeof(float)};
+}
+
+Result<std::unique_ptr<Workbench>> Workbench::create(const Plan& plan) {
+  auto student = TRY(models::FlatModel::create(plan.student, plan.training.device));
+  auto codec = TRY(compression::UpdateCodec::create(plan.update, student.space()));
+  return std::unique_ptr<Workbench>(new Workbench(plan, std::move(student), std::move(codec)));
+}
+
+distill::Teacher Workbench::reference(std::span<const float> parameters) {
+  // The architecture was built once already, so building it again cannot fail.
+  if (!reference_) reference_ = std::make_shared<models::FlatModel>(models::FlatModel::create(plan_.student, plan_.training.device).value());
+  reference_->load(parameters);
+  return distill::Teacher::wrap(reference_);
+}
+
+Result<Plan> read_plan(const std::string& text, const data::Splits& data) {
+  const auto plan = TRY(read_options<Plan>(TRY(parse_yaml(text, "plan")), "plan"));
+  const auto& task = plan.student.task;
+  const auto& train = data.train;
+  if (task.channels != train.channels || task.image_size != train.height || task.classes != int(train.classes.size()))
+    return fail(Code::kRefused, "it is for {} classes and {} px images of {} channels; the data here have {}, {} and {}", task.classes,
+                task.image_size, task.channels, train.classes.size(), train.height, train.channels);
+  if (plan.distillation.from != "none") TRY(distill::find_soft_loss(plan.distillation.loss, task.classes));
+  return plan;
+}
+
+namespace {
+
+/// Cross-entropy, with the plan's distillation term on top where it asks for one.
+Result<std::unique_ptr<training::Objective>> make_objective(Workbench& bench, const SiteState& site, std::span<const float> received,
+                                                            const training::TrainingOptions& training, std::uint64_t seed) {
+  const auto& term = bench.plan().distillation;
+  const auto& images = site.data->train;
+  if (term.from == "global")
+    return distill::make_objective(term.loss, bench.reference(received), images, training, seed);
+  if (term.from == "teacher" && site.teacher)
+    return distill::make_objective(term.loss, *site.resident_teacher(), images, training, seed);
+  return training::make_cross_entropy(training, images);
+}
+
+Result<Trained> train_round(Workbench& bench, SiteState& site, const Train& task) {
+  const auto& plan = bench.plan();
+  auto& student = bench.student();
+  const auto received = floats_of(*task.model);
+  if (received.size() != student.space().size() || task.architecture != student.space().architecture_hash())
+    return fail(Code::kRefused, "the model of round {} is not a {}", task.round, plan.student.model.name);
+  if (!site.initial) site.initial = task.model;
+  const auto seed = RandomStream(plan.seed, "site/" + site.name).bits64();
+  const int before = int(task.round - 1) * plan.training.epochs;
+  training::use_threads(plan.training.threads);
+  student.load(received);
+  const auto objective = TRY(make_objective(bench, site, received, plan.training, seed));
+  const training::Stretch stretch{double(task.round - 1) / plan.rounds, std::min(1.0, double(task.round) / plan.rounds), before};
+  const auto outcome = TRY(training::train(student, site.data->train, plan.training, *objective, seed, stretch));
+  auto delta = student.store();
+  for (std::size_t i = 0; i < delta.size(); ++i) {
+    delta[i] -= received[i];
+    if (!std::isfinite(delta[i])) return fail(Code::kInvalid, "training in round {} gave values that are not finite", task.round);
+  }
+  site.pending = site.feedback;
+  auto update = TRY(bench.codec().encode(delta, RandomStream(seed, "update", {task.round}).bits64(), site.pending));
+  return Trained{task.round, std::move(update), outcome.loss, ""};
+}
+
+}  // namespace
+
+Trained local_round(Workbench& bench, SiteState& site, const Train& task) {
+  auto trained = train_round(bench, site, task);
+  if (trained) return std::move(*trained);
+  return Trained{task.round, {}, 0, trained.error().message};
+}
+
+}  // namespace preceptor::node

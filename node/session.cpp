@@ -1,0 +1,163 @@
+#include "node/session.h"
+
+namespace preceptor::node {
+
+using namespace transport;
+
+Effects Session::step(Event event, Time) {
+  effects_.clear();
+  if (phase_ == Phase::kStopped) return {};
+  if (std::holds_alternative<Connected>(event)) {
+    connected_ = true;
+    send(Hello{kProtocolMinor, train_samples_});
+  } else if (std::holds_alternative<Disconnected>(event)) {
+    connected_ = false;
+  } else if (auto* heard = std::get_if<Heard>(&event)) {
+    std::visit([&](auto& message) { hear(message); }, heard->message);
+  } else if (auto* ready = std::get_if<PlanReady>(&event)) {
+    plan_ready(*ready);
+  } else if (auto* done = std::get_if<Trained>(&event)) {
+    trained(*done);
+  } else if (auto* judged = std::get_if<Judged>(&event)) {
+    if (!judged->why.empty()) {
+      stop(false, "the verdict failed: " + judged->why);
+    } else {
+      report_ = std::move(judged->report);
+      phase_ = Phase::kReporting;
+      if (connected_) send(*report_);
+    }
+  }
+  take_up_work();
+  return std::move(effects_);
+}
+
+void Session::hear(Welcome& welcome) {
+  if (!planned_ && phase_ == Phase::kIdle) {
+    phase_ = Phase::kReadingPlan;
+    effects_.push_back(ReadPlan{std::move(welcome.plan)});
+    return;
+  }
+  // A new connection in mid-job: what was under way goes on.
+  if (receiver_) {
+    receiver_->resume();
+    ask();
+  }
+  if (phase_ == Phase::kOffering) send(*offer_);
+  if (phase_ == Phase::kReporting) send(*report_);
+}
+
+void Session::plan_ready(PlanReady& answer) {
+  if (!answer.accepted) return stop(false, "the plan is refused: " + answer.why);
+  planned_ = true;
+  phase_ = Phase::kReady;
+  if (answer.teacher_sha256.empty()) return;
+  Digest digest{};
+  for (std::size_t i = 0; i < digest.size() && 2 * i + 1 < answer.teacher_sha256.size(); ++i)
+    digest[i] = std::byte(std::stoi(answer.teacher_sha256.substr(2 * i, 2), nullptr, 16));
+  teacher_ = digest;
+  fetch(digest, answer.teacher_bytes);
+}
+
+void Session::hear(RoundStart& start) {
+  if (round_ && round_->round == start.round) return;  // repeated after a reconnect
+  next_round_ = start;
+}
+
+void Session::hear(Finish& finish) {
+  if (phase_ != Phase::kJudging && phase_ != Phase::kReporting) finish_ = finish;
+}
+
+/// Starts what was told last, as soon as nothing else is under way. The newest word wins: a round that this
+/// site missed is not made up for.
+void Session::take_up_work() {
+  if (phase_ == Phase::kOffering && (next_round_ || finish_)) settle(false, "the round closed without it");
+  if (phase_ != Phase::kReady || teacher_ || !planned_) return;
+  const auto wanted = finish_ ? finish_->model : next_round_ ? next_round_->model : Digest{};
+  if (!finish_ && !next_round_) return;
+  if (receiver_ && receiver_->digest() == wanted) return;
+  fetch(wanted, finish_ ? finish_->model_bytes : next_round_->model_bytes);
+}
+
+void Session::fetch(const Digest& blob, std::uint64_t bytes) {
+  receiver_.emplace(blob, bytes);
+  ask();
+}
+
+void Session::ask() {
+  while (const auto fetch = receiver_->next()) send(*fetch);
+}
+
+void Session::hear(Chunk& chunk) {
+  if (!receiver_) return;
+  if (const auto taken = receiver_->accept(chunk); !taken) return stop(false, "from the coordinator: " + taken.error().message);
+  if (receiver_->complete()) return arrived();
+  ask();
+}
+
+void Session::arrived() {
+  const auto digest = receiver_->digest();
+  auto bytes = receiver_->take();
+  receiver_.reset();
+  if (teacher_ == digest) {
+    teacher_.reset();
+    effects_.push_back(UseTeacher{std::move(bytes)});
+    return;
+  }
+  auto model = std::make_shared<const Bytes>(std::move(bytes));
+  if (finish_ && finish_->model == digest) {
+    phase_ = Phase::kJudging;
+    effects_.push_back(Judge{std::move(model)});
+  } else if (next_round_ && next_round_->model == digest) {
+    round_ = std::exchange(next_round_, std::nullopt);
+    phase_ = Phase::kTraining;
+    effects_.push_back(Train{round_->round, std::move(model), round_->architecture});
+  }
+}
+
+void Session::trained(Trained& answer) {
+  if (!answer.why.empty()) return stop(false, "training failed: " + answer.why);
+  auto blob = std::make_shared<const Bytes>(std::move(answer.update));
+  const auto size = blob->size();
+  offer_ = UpdateOffer{answer.round, outbox_.put(std::move(blob)), size, round_->architecture, train_samples_, answer.train_loss};
+  phase_ = Phase::kOffering;
+  if (connected_ && !next_round_ && !finish_) send(*offer_);
+}
+
+void Session::hear(Fetch& fetch) {
+  if (auto chunk = outbox_.serve(fetch)) send(std::move(*chunk));
+}
+
+void Session::hear(Accepted& accepted) {
+  if (phase_ == Phase::kOffering && accepted.update == offer_->update) settle(true, "");
+}
+
+void Session::hear(Refused& refused) {
+  if (phase_ == Phase::kOffering && refused.round == offer_->round) settle(false, refused.reason);
+}
+
+void Session::settle(bool accepted, const std::string& why) {
+  outbox_.drop(offer_->update);
+  effects_.push_back(Settle{offer_->round, accepted, why});
+  offer_.reset();
+  phase_ = Phase::kReady;
+}
+
+void Session::hear(Goodbye& goodbye) { stop(phase_ == Phase::kReporting, goodbye.reason); }
+
+template <class Other>
+void Session::hear(Other&) {
+  stop(false, fmt::format("the coordinator sent a {}, which only nodes send", message_name(Message(Other{}))));
+}
+
+void Session::stop(bool completed, const std::string& reason) {
+  phase_ = Phase::kStopped;
+  effects_.push_back(Stop{completed, reason});
+}
+
+std::string Session::status() const {
+  static constexpr const char* kNames[] = {"waiting for the coordinator", "reading the plan", "waiting for a round", "training",
+                                           "uploading", "judging", "reporting", "stopped"};
+  return fmt::format("{}{}", round_ ? fmt::format("round {}: ", round_->round) : "", kNames[int(phase_)]);
+}
+
+}  // namespace preceptor::node

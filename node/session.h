@@ -1,0 +1,115 @@
+#pragma once
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "common/clock.h"
+#include "transport/transfer.h"
+
+namespace preceptor::node {
+
+/// What happens to a session.
+struct Connected {};
+struct Disconnected {};
+struct Heard {
+  transport::Message message;
+};
+struct PlanReady {             ///< answer to ReadPlan
+  bool accepted = false;
+  std::string why;             ///< when not
+  std::string teacher_sha256;  ///< hex; "": none is wanted (the plan has none, or the budget forbids it)
+  std::uint64_t teacher_bytes = 0;
+};
+struct Trained {  ///< answer to Train
+  std::uint32_t round = 0;
+  Bytes update;   ///< empty: training failed, `why` says why
+  double train_loss = 0;
+  std::string why;
+};
+struct Judged {  ///< answer to Judge
+  transport::SiteReport report;
+  std::string why;  ///< when it failed
+};
+using Event = std::variant<Connected, Disconnected, Heard, PlanReady, Trained, Judged>;
+
+/// What it wants done. ReadPlan, Train and Judge are long: the driver runs them elsewhere, one at a time,
+/// and answers with an event.
+struct Send {
+  transport::Message message;
+};
+struct ReadPlan {
+  std::string plan;
+};
+struct UseTeacher {
+  Bytes parameters;
+};
+struct Train {
+  std::uint32_t round = 0;
+  transport::Blob model;
+  Digest architecture{};
+};
+struct Settle {  ///< the last update is in the sum (its error feedback counts) or lost (it does not)
+  std::uint32_t round = 0;
+  bool accepted = false;
+  std::string why;
+};
+struct Judge {
+  transport::Blob model;
+};
+struct Stop {
+  bool completed = false;
+  std::string reason;
+};
+using Effect = std::variant<Send, ReadPlan, UseTeacher, Train, Settle, Judge, Stop>;
+using Effects = std::vector<Effect>;
+
+/// A site's side of the job as a pure state machine: hello → plan → (fetch, train, offer, upload) × rounds →
+/// judge → report. Survives broken connections: it says hello again, fetches on where it stopped, and offers an
+/// update that is still waiting. No socket, thread or clock.
+class Session {
+ public:
+  explicit Session(std::uint64_t train_samples) : train_samples_(train_samples) {}
+  Effects step(Event event, Time now);
+  std::string status() const;
+
+ private:
+  enum class Phase { kIdle, kReadingPlan, kReady, kTraining, kOffering, kJudging, kReporting, kStopped };
+  void hear(transport::Welcome& welcome);
+  void hear(transport::RoundStart& start);
+  void hear(transport::Fetch& fetch);
+  void hear(transport::Chunk& chunk);
+  void hear(transport::Accepted& accepted);
+  void hear(transport::Refused& refused);
+  void hear(transport::Finish& finish);
+  void hear(transport::Goodbye& goodbye);
+  template <class Other>
+  void hear(Other& message);
+
+  void plan_ready(PlanReady& answer);
+  void trained(Trained& answer);
+  void settle(bool accepted, const std::string& why);
+  void fetch(const Digest& blob, std::uint64_t bytes);
+  void ask();
+  void arrived();
+  void take_up_work();
+  void offer();
+  void stop(bool completed, const std::string& reason);
+  void send(transport::Message message) { effects_.push_back(Send{std::move(message)}); }
+
+  std::uint64_t train_samples_;
+  Phase phase_ = Phase::kIdle;
+  bool planned_ = false;
+  bool connected_ = false;
+  std::optional<transport::RoundStart> next_round_;  ///< told, not yet taken up
+  std::optional<transport::Finish> finish_;
+  std::optional<transport::BlobReceiver> receiver_;
+  std::optional<Digest> teacher_;  ///< on its way
+  std::optional<transport::RoundStart> round_;  ///< being trained or offered
+  std::optional<transport::UpdateOffer> offer_;
+  std::optional<transport::SiteReport> report_;
+  transport::BlobShelf outbox_;
+  Effects effects_;
+};
+
+}  // namespace preceptor::node

@@ -1,0 +1,118 @@
+#include "training/training.h"
+
+#include <torch/torch.h>
+
+#include <cmath>
+#include <numeric>
+
+#include "training/optimizer.h"
+
+namespace preceptor::training {
+namespace {
+
+class CrossEntropy : public Objective {
+ public:
+  CrossEntropy(double smoothing, at::Tensor weights) : smoothing_(smoothing), weights_(std::move(weights)) {}
+  at::Tensor loss(const Batch& batch, const at::Tensor& logits) override {
+    auto options = torch::nn::functional::CrossEntropyFuncOptions().label_smoothing(smoothing_);
+    if (weights_.defined()) options.weight(weights_.to(logits.device()));
+    return torch::nn::functional::cross_entropy(logits, batch.labels.to(logits.device()), options);
+  }
+
+ private:
+  double smoothing_;
+  at::Tensor weights_;
+};
+
+void clip(at::Tensor& gradients, double norm) {
+  const double length = gradients.norm().item<double>();
+  if (length > norm) gradients.mul_(norm / length);
+}
+
+/// Consecutive pieces of `order`; a last piece of one image joins the one before (batch norm needs two).
+std::vector<std::span<const std::size_t>> batches(std::span<const std::size_t> order, std::size_t size) {
+  std::vector<std::span<const std::size_t>> pieces;
+  while (!order.empty()) {
+    auto count = std::min(size, order.size());
+    if (order.size() - count == 1) ++count;
+    pieces.push_back(order.first(count));
+    order = order.subspan(count);
+  }
+  return pieces;
+}
+
+}  // namespace
+
+std::unique_ptr<Objective> make_cross_entropy(const TrainingOptions& options, const data::Dataset& dataset) {
+  at::Tensor weights;
+  if (options.class_weights == "balanced") {
+    const auto counts = dataset.class_counts();
+    weights = torch::ones({std::int64_t(counts.size())});
+    for (std::size_t c = 0; c < counts.size(); ++c)
+      weights[std::int64_t(c)] = double(dataset.size()) / (double(counts.size()) * double(std::max<std::size_t>(counts[c], 1)));
+  }
+  return std::make_unique<CrossEntropy>(options.label_smoothing, weights);
+}
+
+void use_threads(int threads) {
+  if (at::get_num_threads() != threads) at::set_num_threads(threads);
+}
+
+Result<Trained> train(models::FlatModel& model, const data::Dataset& dataset, const TrainingOptions& options,
+                      Objective& objective, std::uint64_t seed, const Stretch& stretch, const EpochCallback& after_epoch) {
+  if (dataset.size() < 2) return fail(Code::kInvalid, "training needs at least two images; there are {}", dataset.size());
+  use_threads(options.threads);
+  model.network().train();
+  const auto optimizer = make_optimizer(options, model.space(), model.values());
+  const auto steps_an_epoch = double(batches(std::vector<std::size_t>(dataset.size()), std::size_t(options.batch)).size());
+  const double all_steps = steps_an_epoch * options.epochs;
+  Trained result;
+  for (int e = 0; e < options.epochs; ++e) {
+    const int epoch = stretch.first_epoch + e;
+    const int view = options.views > 0 ? epoch % options.views : epoch;
+    const auto order = RandomStream(seed, "order", {std::uint64_t(epoch)}).permutation(dataset.size());
+    double loss_sum = 0;
+    for (const auto piece : batches(order, std::size_t(options.batch))) {
+      auto batch = make_batch(dataset, piece, options.augment, seed, view);
+      model.gradients().zero_();
+      const auto loss = objective.loss(batch, model.forward(batch.images));
+      loss.backward();
+      const double value = loss.item<double>();
+      if (!std::isfinite(value))
+        return fail(Code::kInvalid, "the loss is no longer finite in epoch {}; lower learning_rate (now {})", epoch + 1, options.learning_rate);
+      torch::NoGradGuard no_grad;
+      if (options.clip_norm > 0) clip(model.gradients(), options.clip_norm);
+      const double progress = stretch.begin + (stretch.end - stretch.begin) * double(result.steps) / all_steps;
+      optimizer->step(model.values(), model.gradients(), options.learning_rate * schedule_factor(options, progress));
+      loss_sum += value * double(piece.size());
+      ++result.steps;
+    }
+    result.loss = loss_sum / double(dataset.size());
+    if (after_epoch && !after_epoch(epoch, result.loss)) break;
+  }
+  return result;
+}
+
+std::vector<float> predict(models::FlatModel& model, const data::Dataset& dataset, int batch) {
+  model.network().eval();
+  const auto logits = logits_of([&](const at::Tensor& images) { return model.forward(images); }, dataset, {}, 0, -1, batch);
+  const auto probabilities = torch::softmax(logits, 1).contiguous();
+  const auto* begin = probabilities.data_ptr<float>();
+  return {begin, begin + probabilities.numel()};
+}
+
+at::Tensor logits_of(const std::function<at::Tensor(const at::Tensor&)>& network, const data::Dataset& dataset,
+                     const AugmentOptions& augment, std::uint64_t seed, int view, int batch) {
+  torch::NoGradGuard no_grad;
+  std::vector<std::size_t> order(dataset.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::vector<at::Tensor> parts;
+  for (std::size_t at = 0; at < order.size(); at += std::size_t(batch)) {
+    const auto piece = std::span(order).subspan(at, std::min(std::size_t(batch), order.size() - at));
+    const auto images = view < 0 ? make_batch(dataset, piece).images : make_batch(dataset, piece, augment, seed, view).images;
+    parts.push_back(network(images).to(torch::kCPU));
+  }
+  return parts.empty() ? torch::zeros({0, std::int64_t(dataset.classes.size())}) : torch::cat(parts);
+}
+
+}  // namespace preceptor::training
