@@ -1,6 +1,7 @@
 #include <array>
 #include <bit>
 #include <cmath>
+#include <limits>
 
 #include "common/options.h"
 #include "compression/update/bits.h"
@@ -17,8 +18,7 @@ struct TopKOptions {
   }
 };
 
-constexpr std::uint8_t kVarintGaps = 255;  ///< any other mode is a Rice parameter
-constexpr unsigned kMaxRice = 30;
+constexpr unsigned kMaxRice = 20;  ///< of a gap; a tile has fewer places than 2^20
 
 std::uint32_t magnitude(float value) { return std::bit_cast<std::uint32_t>(value) & 0x7fffffff; }
 
@@ -48,30 +48,26 @@ Threshold find_threshold(std::span<const float> values, std::size_t k) {
 
 std::size_t varint_bytes(std::uint64_t value) { return (std::bit_width(value | 1) + 6) / 7; }
 
-/// Gaps (zeros between the kept) in whichever code is the shortest for them.
+/// Gaps (how many are left out before each kept value) by the Rice parameter that makes them
+/// shortest.
 void write_gaps(const std::vector<std::uint32_t>& gaps, Bytes& out) {
-  std::uint8_t mode = kVarintGaps;
-  std::uint64_t best = 0;
-  for (const auto gap : gaps) best += 8 * varint_bytes(gap);
+  unsigned parameter = 0;
+  auto best = std::numeric_limits<std::uint64_t>::max();
   for (unsigned k = 0; k <= kMaxRice; ++k) {
     std::uint64_t bits = gaps.size() * (k + 1);
     for (const auto gap : gaps) bits += gap >> k;
-    if (bits < best) best = bits, mode = std::uint8_t(k);
+    if (bits < best) best = bits, parameter = k;
   }
-  out.push_back(std::byte(mode));
-  if (mode == kVarintGaps) {
-    for (const auto gap : gaps) ByteWriter(out).varint(gap);
-  } else {
-    BitWriter writer(out);
-    for (const auto gap : gaps) writer.rice(gap, mode);
-    writer.finish();
-  }
+  out.push_back(std::byte(parameter));
+  BitWriter writer(out);
+  for (const auto gap : gaps) writer.rice(gap, parameter);
+  writer.finish();
 }
 
 /// Keeps the ceil(fraction * n) values of largest magnitude, the earlier one of equals, as floats
 /// for later stages (Aji and Heafield 2017, arXiv:1704.05021). Biased: without error feedback small
-/// values never arrive. Layout: varint n, u8 mode, gaps; the kept values' number is that of the
-/// packet's floats.
+/// values never arrive. Layout: varint n, u8 Rice parameter, gaps; the kept values' number is that
+/// of the packet's floats.
 class TopK : public Codec {
  public:
   explicit TopK(const TopKOptions& options) : fraction_(options.fraction) {}
@@ -104,26 +100,20 @@ class TopK : public Codec {
   Result<void> decode(Packet& packet, std::size_t max_values) const override {
     ByteReader reader(packet.bytes);
     const auto n = TRY(reader.varint());
-    const auto mode = TRY(reader.get<std::uint8_t>());
+    const auto parameter = TRY(reader.get<std::uint8_t>());
     const auto& kept = packet.values;
     if (n > max_values || kept.size() != values_left(n))
       return fail(Code::kCorrupt, "topk: {} of {} values, in a tile of {}", kept.size(), n,
                   max_values);
-    if (mode > kMaxRice && mode != kVarintGaps)
-      return fail(Code::kCorrupt, "topk: unknown code {}", mode);
+    if (parameter > kMaxRice) return fail(Code::kCorrupt, "topk: Rice parameter {}", parameter);
     std::vector<float> all(n);
-    auto left = reader.left();
-    BitReader bits(std::span(packet.bytes).last(left));
+    BitReader gaps(std::span(packet.bytes).last(reader.left()));
     for (std::size_t i = 0, next = 0; i < kept.size(); ++i, ++next) {
-      // Later values need a place each; the gap may take what is over.
-      const auto room = n - next - (kept.size() - i);
-      const auto gap = mode == kVarintGaps ? TRY(reader.varint()) : TRY(bits.rice(mode, room));
-      if (gap > room) return fail(Code::kCorrupt, "topk: an index past the end");
-      next += gap;
+      const auto room = n - next - (kept.size() - i);  // each later value needs a place
+      next += TRY(gaps.rice(parameter, room));
       all[next] = kept[i];
     }
-    left = mode == kVarintGaps ? reader.left() : left - TRY(bits.finish());
-    packet.drop_front(left);
+    packet.drop_front(reader.left() - TRY(gaps.finish()));
     packet.values = std::move(all);
     return {};
   }
@@ -133,7 +123,7 @@ class TopK : public Codec {
   std::size_t values_left(std::size_t values) const override {
     return std::min(values, std::size_t(std::ceil(fraction_ * double(values))));
   }
-  /// With Rice parameter 0 the gaps are a bitmap, and no code longer than that is chosen.
+  /// With parameter 0 the gaps are a bitmap of n bits, and no code longer than that is chosen.
   std::size_t size_bound(std::size_t values, std::size_t bytes) const override {
     return varint_bytes(values) + 1 + (values + 7) / 8 + bytes;
   }

@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "common/hash.h"
 #include "compression/update/pipeline.h"
 
 namespace preceptor::compression::test {
