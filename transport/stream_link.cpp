@@ -68,11 +68,15 @@ Result<std::unique_ptr<StreamLink>> StreamLink::connect(const ConnectOptions& op
 StreamLink::~StreamLink() {
   if (!socket_) return;
   const auto deadline = Clock::now() + kLastWords;
-  for (auto& [id, entry] : entries_)
+  for (auto& [id, entry] : entries_) {
     if (!entry.closing) entry.connection.say_close();
+    entry.closing = deadline;
+  }
   do {
-    full_ = false;
-    for (auto entry = entries_.begin(); entry != entries_.end(); ++entry) flush(entry);
+    // Notices of peers that are gone must be taken: until then their connections only look full.
+    while (const auto arrival = socket_->receive())
+      if (entries_.contains(arrival->id)) handle(*arrival);
+    flush_all();
     if (full_) socket_->wait(kRetryFull);
   } while (full_ && Clock::now() < deadline);
   socket_->linger(until(deadline, Clock::now()));
@@ -128,8 +132,7 @@ void StreamLink::advance() {
     if (!arrival) break;
     handle(*arrival);
   }
-  full_ = false;
-  for (auto next = entries_.begin(); next != entries_.end();) flush(next++);
+  flush_all();
 }
 
 void StreamLink::handle(const StreamSocket::Arrival& arrival) {
@@ -223,6 +226,11 @@ void StreamLink::end(Entries::iterator entry, const std::string& reason, Ending 
   connection.forget_output();
   closing = now;
   close(entry);
+}
+
+void StreamLink::flush_all() {
+  full_ = false;
+  for (auto entry = entries_.begin(); entry != entries_.end(); ++entry) flush(entry);
 }
 
 void StreamLink::flush(Entries::iterator entry) {

@@ -103,6 +103,7 @@ class StreamLink : public Link {
   void report_open(Entries::iterator entry);
   void end(Entries::iterator entry, const std::string& reason, Ending ending);
   void flush(Entries::iterator entry);
+  void flush_all();
   bool close(Entries::iterator entry);
   void make_room();
   void check_times(Clock::time_point now);

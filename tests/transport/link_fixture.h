@@ -56,18 +56,19 @@ class EvilNode {
 
   void turn() {
     session_.receive(tcp_.receive());
-    if (const auto open = session_.handshake(); open && *open) {
-      open_ = true;
-      std::array<std::byte, 4096> ignored;
-      while (session_.read(ignored).value_or(0) > 0) {
-      }
-    }
+    const auto open = session_.handshake();
+    open_ = open.value_or(false);
+    std::array<std::byte, 4096> ignored;
+    const bool going_on = open && (!open_ || session_.read(ignored));
     const auto output = session_.take_output();
     waiting_.insert(waiting_.end(), output.begin(), output.end());
     waiting_.erase(waiting_.begin(), waiting_.begin() + std::ptrdiff_t(tcp_.send(waiting_)));
+    if (going_on && !tcp_.ended()) return;
+    ended_ = true;  // told so, or cut
+    tcp_.close();
   }
   bool open() const { return open_; }
-  bool ended() const { return tcp_.ended(); }
+  bool ended() const { return ended_; }
   void say(std::span<const std::byte> plaintext) { (void)session_.write(plaintext); }
 
  private:
@@ -75,7 +76,7 @@ class EvilNode {
   TlsSession session_;
   test::Tcp tcp_;
   Bytes waiting_;
-  bool open_ = false;
+  bool open_ = false, ended_ = false;
 };
 
 /// One coordinator on the loopback and as many nodes as a test wants, all driven by this thread.
