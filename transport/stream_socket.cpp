@@ -11,6 +11,8 @@ namespace {
 
 /// In pieces: 8 KiB when receiving, what the caller passed when sending.
 constexpr int kReceivePieces = 64, kSendPieces = 8;
+/// How an IPv6 socket writes an IPv4 peer.
+constexpr std::string_view kMappedV4 = "::ffff:";
 
 }  // namespace
 
