@@ -23,6 +23,7 @@ int run(int argc, char** argv) {
   app.set_version_flag("--version", "preceptor 0.1.0");
   app.require_subcommand(1);
   std::function<int()> chosen;
+  std::map<std::string, CLI::App*> groups;
   for (const auto& path : commands().names()) {
     const auto& command = **commands().find(path);
     CLI::App* parent = &app;
@@ -30,8 +31,9 @@ int run(int argc, char** argv) {
     if (const auto space = path.find(' '); space != std::string::npos) {
       const auto group = path.substr(0, space);
       name = path.substr(space + 1);
-      parent = app.get_subcommand_no_throw(group);
-      if (!parent) parent = app.add_subcommand(group)->require_subcommand(1);
+      auto& known = groups[group];
+      if (!known) known = app.add_subcommand(group)->require_subcommand(1);
+      parent = known;
     }
     auto* sub = parent->add_subcommand(name, command.help);
     sub->footer("\nExample:\n  " + command.example);

@@ -22,7 +22,8 @@ distill::Teacher Workbench::reference(std::span<const float> parameters) {
 }
 
 Result<Plan> read_plan(const std::string& text, const data::Splits& data) {
-  const auto plan = TRY(read_options<Plan>(TRY(parse_yaml(text, "plan")), "plan"));
+  const auto yaml = TRY(parse_yaml(text, "plan"));
+  const auto plan = TRY(read_options<Plan>(yaml, "plan"));
   const auto& task = plan.student.task;
   const auto& train = data.train;
   if (task.channels != train.channels || task.image_size != train.height || task.classes != int(train.classes.size()))
