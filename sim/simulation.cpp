@@ -201,8 +201,9 @@ Result<Json> central_baseline(const SimulationOptions& options, const Plan& plan
 
 }  // namespace
 
-Result<Json> simulate(const SimulationOptions& options, const std::string& config, const std::filesystem::path& out) {
+Result<Json> simulate(SimulationOptions options, const std::string& config, const std::filesystem::path& out) {
   const auto federation = TRY(data::load(options.data, options.seed));
+  if (options.federation.sites == 0) options.federation.sites = int(federation.sites.size());  // all of them are here
   for (const auto& note : federation.report.notes) spdlog::info("data: {}", note);
   for (const auto& file : federation.report.skipped) spdlog::warn("data: skipped {}", file);
   if (federation.report.duplicates > 0)

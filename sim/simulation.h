@@ -25,6 +25,6 @@ struct SimulationOptions : coordinator::JobOptions {
 /// clock, over a wire that encodes and decodes every message in its frame. The clock stands still while anybody
 /// works or a message is under way, so that deadlines pass only when nobody would have answered.
 /// Returns what it wrote to summary.json.
-Result<nlohmann::ordered_json> simulate(const SimulationOptions& options, const std::string& config, const std::filesystem::path& out);
+Result<nlohmann::ordered_json> simulate(SimulationOptions options, const std::string& config, const std::filesystem::path& out);
 
 }  // namespace preceptor::sim
