@@ -133,13 +133,17 @@ TEST_F(StreamLinks, RefuseEachBadCertificateWithItsReason) {
        "server certificate used as client"},
   };
   for (const auto& [files, reason] : cases) {
-    const auto before = hub.link->ended().size();
+    // A node dials again at once, so others' endings may lie between.
+    const auto found = [&] {
+      return std::ranges::find_if(hub.link->ended(),
+                                  [&](const auto& end) { return end.reason.starts_with(reason); });
+    };
     auto node = connect(node_options(hub.link->port(), files));
     ASSERT_TRUE(
-        until([&] { return hub.link->ended().size() > before && !node.link->ended().empty(); },
-              [&] { hub.turn(), node.turn(); }));
-    EXPECT_THAT(hub.link->ended()[before].reason, HasSubstr(reason));
-    EXPECT_THAT(hub.link->ended()[before].who, HasSubstr("127.0.0.1")) << "no name was proven";
+        until([&] { return found() != hub.link->ended().end() && !node.link->ended().empty(); },
+              [&] { hub.turn(), node.turn(); }))
+        << reason;
+    EXPECT_THAT(found()->who, HasSubstr("127.0.0.1")) << "no name was proven";
     EXPECT_THAT(node.link->ended().front().reason, HasSubstr("peer refused us: ")) << reason;
     EXPECT_TRUE(hub.events.empty()) << reason;
     EXPECT_TRUE(node.events.empty()) << reason;

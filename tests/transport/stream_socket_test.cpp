@@ -110,7 +110,8 @@ TEST_F(Stream, AnEmptyPieceIsABug) { EXPECT_THROW(socket_.send("x", {}), std::lo
 TEST_F(Stream, AFailedDialIsNoticedSoon) {
   std::uint16_t free_port = 0;
   {
-    const auto other = StreamSocket::listen(context_, {"127.0.0.1", 0}, milliseconds(1000));
+    zmq::context_t passing;  // whose end waits until the port is really closed
+    const auto other = StreamSocket::listen(passing, {"127.0.0.1", 0}, milliseconds(1000));
     free_port = other->port();
   }
   auto dialled = StreamSocket::dial(context_, {"127.0.0.1", free_port}, milliseconds(1000));
