@@ -42,8 +42,7 @@ class Codec {
   virtual bool unbiased() const = 0;
   /// Floats still in the packet after encoding `values` > 0 of them: 0, or some for later stages.
   virtual std::size_t values_left(std::size_t values) const = 0;
-  /// Has nothing to do on a packet that is already bytes only; a pipeline refuses to place it
-  /// there.
+  /// Works on floats: a pipeline refuses to place it where none are left.
   virtual bool wants_values() const = 0;
   /// Upper bound of bytes.size() after encoding `values` floats in front of `bytes` bytes.
   virtual std::size_t size_bound(std::size_t values, std::size_t bytes) const = 0;

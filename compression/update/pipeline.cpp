@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <ranges>
 
 namespace preceptor::compression {
 namespace {
@@ -122,12 +121,18 @@ Result<std::vector<std::span<const std::byte>>> Pipeline::tiles(std::span<const 
 
 Result<std::vector<float>> Pipeline::decode_tile(std::span<const std::byte> bytes,
                                                  std::size_t count) const {
+  const auto counts = floats_between(count);
   Packet packet{{}, {bytes.begin(), bytes.end()}};
   if (ends_in_values_) TRY(take_raw(packet, count));
-  for (const auto& stage : stages_ | std::views::reverse) TRY(stage->decode(packet, count));
-  if (packet.values.size() != count || !packet.bytes.empty())
-    return fail(Code::kCorrupt, "{} floats, {} expected, and {} bytes left over",
-                packet.values.size(), count, packet.bytes.size());
+  // How many floats leave each stage is known, so that a peer cannot hide some which a stage drops.
+  for (auto i = stages_.size();; --i) {
+    if (packet.values.size() != counts[i])
+      return fail(Code::kCorrupt, "{} floats after stage {}, {} expected", packet.values.size(), i,
+                  counts[i]);
+    if (i == 0) break;
+    TRY(stages_[i - 1]->decode(packet, count));
+  }
+  if (!packet.bytes.empty()) return fail(Code::kCorrupt, "{} bytes left over", packet.bytes.size());
   return std::move(packet.values);
 }
 
@@ -163,13 +168,18 @@ bool Pipeline::unbiased() const {
   return std::ranges::all_of(stages_, [](const auto& stage) { return stage->unbiased(); });
 }
 
+std::vector<std::size_t> Pipeline::floats_between(std::size_t floats) const {
+  std::vector<std::size_t> counts{floats};
+  for (const auto& stage : stages_)
+    counts.push_back(counts.back() == 0 ? 0 : stage->values_left(counts.back()));
+  return counts;
+}
+
 std::size_t Pipeline::tile_bound(std::size_t floats) const {
-  std::size_t bytes = 0, left = floats;
-  for (const auto& stage : stages_) {
-    bytes = stage->size_bound(left, bytes);
-    left = left == 0 ? 0 : stage->values_left(left);
-  }
-  return ends_in_values_ ? kMaxVarint + left * sizeof(float) + bytes : bytes;
+  const auto counts = floats_between(floats);
+  std::size_t bytes = 0;
+  for (std::size_t i = 0; i < stages_.size(); ++i) bytes = stages_[i]->size_bound(counts[i], bytes);
+  return ends_in_values_ ? kMaxVarint + counts.back() * sizeof(float) + bytes : bytes;
 }
 
 std::size_t Pipeline::size_bound(std::size_t floats) const {

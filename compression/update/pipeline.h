@@ -46,6 +46,8 @@ class Pipeline {
                                                         std::size_t expected) const;
   Bytes encode_tile(std::span<const float> tile, RandomStream random) const;
   Result<std::vector<float>> decode_tile(std::span<const std::byte> bytes, std::size_t count) const;
+  /// Floats before the first stage, after it, … after the last, of a tile of `floats`.
+  std::vector<std::size_t> floats_between(std::size_t floats) const;
   std::size_t tile_bound(std::size_t floats) const;
 
   std::vector<std::unique_ptr<Codec>> stages_;

@@ -12,7 +12,8 @@ Result<UpdateCodec> UpdateCodec::create(const UpdateOptions& options, const Para
   return codec;
 }
 
-UpdateCodec::Section UpdateCodec::make_section(Pipeline pipeline, const ParameterSpace& space, bool statistics) {
+UpdateCodec::Section UpdateCodec::make_section(Pipeline pipeline, const ParameterSpace& space,
+                                               bool statistics) {
   Section section{std::move(pipeline), {}, 0};
   for (const auto& piece : space.pieces()) {
     if ((piece.role == Role::kNormStatistic) != statistics) continue;
@@ -32,9 +33,11 @@ std::vector<float> UpdateCodec::gather(const Section& section, std::span<const f
   return values;
 }
 
-Result<Bytes> UpdateCodec::encode(std::span<const float> delta, std::uint64_t seed, ErrorFeedback& memory) const {
+Result<Bytes> UpdateCodec::encode(std::span<const float> delta, std::uint64_t seed,
+                                  ErrorFeedback& memory) const {
   const auto weights = gather(weights_, delta);
-  const auto first = error_feedback_ ? TRY(memory.encode(weights_.pipeline, weights, seed)) : weights_.pipeline.encode(weights, seed);
+  const auto first = error_feedback_ ? TRY(memory.encode(weights_.pipeline, weights, seed))
+                                     : weights_.pipeline.encode(weights, seed);
   const auto second = statistics_.pipeline.encode(gather(statistics_, delta), seed + 1);
   Bytes bytes;
   ByteWriter writer(bytes);
@@ -52,23 +55,26 @@ Result<void> UpdateCodec::decode(std::span<const std::byte> bytes, const Fold& f
   return scatter(statistics_, TRY(reader.take(reader.left())), fold);
 }
 
-Result<void> UpdateCodec::scatter(const Section& section, std::span<const std::byte> bytes, const Fold& fold) {
+Result<void> UpdateCodec::scatter(const Section& section, std::span<const std::byte> bytes,
+                                  const Fold& fold) {
   std::size_t piece = 0, inside = 0;  // where the next float belongs
-  return section.pipeline.decode(bytes, section.size, [&](std::size_t, std::span<const float> floats) -> Result<void> {
-    while (!floats.empty()) {
-      const auto& target = section.pieces[piece];
-      const auto count = std::min(floats.size(), target.size - inside);
-      if (count > 0) TRY(fold(target.offset + inside, floats.first(count)));
-      floats = floats.subspan(count);
-      inside += count;
-      if (inside == target.size) ++piece, inside = 0;
-    }
-    return {};
-  });
+  return section.pipeline.decode(
+      bytes, section.size, [&](std::size_t, std::span<const float> floats) -> Result<void> {
+        while (!floats.empty()) {
+          const auto& target = section.pieces[piece];
+          const auto count = std::min(floats.size(), target.size - inside);
+          if (count > 0) TRY(fold(target.offset + inside, floats.first(count)));
+          floats = floats.subspan(count);
+          inside += count;
+          if (inside == target.size) ++piece, inside = 0;
+        }
+        return {};
+      });
 }
 
 std::size_t UpdateCodec::size_bound() const {
-  return 8 + weights_.pipeline.size_bound(weights_.size) + statistics_.pipeline.size_bound(statistics_.size);
+  return 8 + weights_.pipeline.size_bound(weights_.size) +
+         statistics_.pipeline.size_bound(statistics_.size);
 }
 
 }  // namespace preceptor::compression

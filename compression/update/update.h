@@ -4,11 +4,12 @@
 
 namespace preceptor::compression {
 
-/// How an update is coded for the wire, as data. Normalisation statistics go their own way: sparsifying or
-/// delaying them would leave a model whose statistics do not belong to its weights.
+/// How an update is coded for the wire, as data. Normalisation statistics go their own way:
+/// sparsifying or delaying them would leave a model whose statistics do not belong to its weights.
 struct UpdateOptions {
   std::vector<CodecSettings> weights{{{"codec", "quantize"}, {"bits", "4"}}, {{"codec", "zstd"}}};
-  std::vector<CodecSettings> statistics{{{"codec", "cast16"}, {"format", "fp16"}}, {{"codec", "zstd"}}};
+  std::vector<CodecSettings> statistics{{{"codec", "cast16"}, {"format", "fp16"}},
+                                        {{"codec", "zstd"}}};
   bool error_feedback = true;  ///< on weights
   template <class V>
   void visit(V& v) {
@@ -18,17 +19,18 @@ struct UpdateOptions {
   }
 };
 
-/// Codes the difference between a trained and a received model, in two sections: weights (all that a gradient
-/// trains) and statistics. Immutable; shared by threads.
+/// Codes the difference between a trained and a received model, in two sections: weights (all that
+/// a gradient trains) and statistics. Immutable; shared by threads.
 class UpdateCodec {
  public:
   static Result<UpdateCodec> create(const UpdateOptions& options, const ParameterSpace& space);
 
   /// delta: [space.size()]. `memory` belongs to the node; unused where the options say so.
-  Result<Bytes> encode(std::span<const float> delta, std::uint64_t seed, ErrorFeedback& memory) const;
+  Result<Bytes> encode(std::span<const float> delta, std::uint64_t seed,
+                       ErrorFeedback& memory) const;
 
-  /// Calls fold(offset in the flat model, floats) until every float was given exactly once. A broken byte may
-  /// show only after some calls: look before you fold.
+  /// Calls fold(offset in the flat model, floats) until every float was given exactly once. A
+  /// broken byte may show only after some calls: look before you fold.
   using Fold = std::function<Result<void>(std::size_t, std::span<const float>)>;
   Result<void> decode(std::span<const std::byte> bytes, const Fold& fold) const;
 
@@ -43,7 +45,8 @@ class UpdateCodec {
   };
   static Section make_section(Pipeline pipeline, const ParameterSpace& space, bool statistics);
   static std::vector<float> gather(const Section& section, std::span<const float> delta);
-  static Result<void> scatter(const Section& section, std::span<const std::byte> bytes, const Fold& fold);
+  static Result<void> scatter(const Section& section, std::span<const std::byte> bytes,
+                              const Fold& fold);
 
   bool error_feedback_ = true;
   Section weights_, statistics_;

@@ -142,6 +142,9 @@ TEST(Safetensors, AProductThatOverflowsIsRefused) {
   // 2^16 to the fourth is 2^64: were the overflow missed, the tensor would seem to have no bytes.
   const std::string shape = "[65536,65536,65536,65536]";
   EXPECT_THAT(refusal(header(R"("U8")", shape, "[0,0]"), 65536), HasSubstr("overflows"));
+  // 2^64 - 2^32 bytes, as offsets from 2^32 back to 0 would hold if the difference might wrap.
+  const std::string wraps = "[65537,257,17,15,65536,65536]";
+  EXPECT_THAT(refusal(header(R"("U8")", wraps, "[4294967296,0]"), 65537), HasSubstr("do not fit"));
 }
 
 TEST(Safetensors, TensorsThatOverlapOrLeaveAGapAreRefused) {

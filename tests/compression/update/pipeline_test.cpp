@@ -183,6 +183,31 @@ TEST(Pipeline, ATileLongerThanItsCodecsEverNeedIsRefusedUnread) {
               HasSubstr("more than its codecs ever need"));
 }
 
+/// zstd could bring floats of its own, which quantize would overwrite.
+TEST(Pipeline, FloatsThatAnEarlierStageWouldDropAreRefused) {
+  const auto quantize = (**codecs().find("quantize"))({}).value(),
+             zstd = (**codecs().find("zstd"))({}).value();
+  RandomStream random(1, "hidden");
+  for (const bool hidden : {false, true}) {
+    Packet packet{layered_update(10), {}};
+    quantize->encode(packet, random);
+    if (hidden) packet.values = {1, 2, 3};
+    zstd->encode(packet, random);
+    Bytes bytes;
+    ByteWriter writer(bytes);
+    writer.put(bytes_of("PCU1"));
+    writer.put(std::uint64_t{10});
+    writer.put(std::uint32_t{1});
+    writer.put(std::uint32_t(packet.bytes.size()));
+    writer.put(packet.bytes);
+    const auto decoded = make({{{"codec", "quantize"}}, {{"codec", "zstd"}}}).decode(bytes, 10);
+    EXPECT_EQ(decoded.has_value(), !hidden);
+    if (hidden) {
+      EXPECT_EQ(decoded.error().message, "tile 0: 3 floats after stage 1, 0 expected");
+    }
+  }
+}
+
 TEST(Pipeline, AValueThatIsNotFiniteIsABug) {
   const float update[] = {1, std::numeric_limits<float>::quiet_NaN()};
   EXPECT_THROW(make({}).encode(update, 1), std::logic_error);
