@@ -24,6 +24,8 @@ struct RegisterCommand {
 
 /// Prints the error to standard error, a line each; 2 for what the user can mend in the call, else 1.
 int report(const Error& error);
+/// kDone, or report().
+inline int finish(const Result<void>& outcome) { return outcome ? kDone : report(outcome.error()); }
 /// Runs the program.
 int run(int argc, char** argv);
 

@@ -58,6 +58,7 @@ Result<Verdict> judge(Workbench& bench, const SiteState& site, const Bytes& glob
   verdict.local = TRY(fine_tune(bench, site, initial, plan.rounds * plan.training.epochs, {}, seed));
   const auto local = outputs_of(student, data);
   student.load(received);
+  verdict.global.assign(received.begin(), received.end());
   const auto shared = outputs_of(student, data);
   verdict.personalised = TRY(fine_tune(bench, site, received, plan.personalise_epochs, {kPersonaliseFrom, 1, 0}, seed + 1));
   const auto personal = outputs_of(student, data);

@@ -12,7 +12,7 @@ namespace preceptor::node {
 /// compares it with local by a paired bootstrap ("helped" or "harmed" when p < 0.05).
 struct Verdict {
   transport::SiteReport report;
-  std::vector<float> local, personalised;  ///< flat parameters, to be kept by the site
+  std::vector<float> local, global, personalised;  ///< flat parameters, to be kept by the site
 };
 Result<Verdict> judge(Workbench& bench, const SiteState& site, const Bytes& global);
 

@@ -5,7 +5,7 @@
 #include "common/log.h"
 #include "common/progress.h"
 #include "common/worker_pool.h"
-#include "node/verdict.h"
+#include "node/site.h"
 #include "transport/frame.h"
 
 namespace preceptor::sim {
@@ -32,17 +32,15 @@ class Wire {
 };
 
 struct VirtualSite {
-  node::Session session;
-  node::SiteState state;
+  node::Site site;
   Wire up, down;
-  bool stopped = false;
-  std::string ended_because;
+  std::optional<node::Stop> stop;
 };
 
-/// A finished long job: an event for one site's session, or for the coordinator.
+/// A finished long job: an event for one site, or (commit) for the coordinator.
 struct Answer {
   std::string site;  ///< "": the coordinator
-  std::variant<node::Event, coordinator::Event> event;
+  node::Event event;
   std::optional<Error> error;
 };
 
@@ -50,11 +48,8 @@ class Simulation {
  public:
   Simulation(const SimulationOptions& options, coordinator::Job& job, const data::Federation& federation)
       : options_(options), job_(job), benches_(std::size_t(options.sim.threads)), pool_(options.sim.threads) {
-    for (const auto& site : federation.sites) {
-      auto& mine = sites_.emplace(site.name, VirtualSite{node::Session(site.data.train.size()), {}, {}, {}, false, {}}).first->second;
-      mine.state.name = site.name;
-      mine.state.data = &site.data;
-    }
+    for (const auto& site : federation.sites)
+      sites_.try_emplace(site.name, VirtualSite{node::Site(site.name, site.data, options.sim.limits), {}, {}, {}});
   }
 
   Result<coordinator::Finished> run() {
@@ -68,13 +63,7 @@ class Simulation {
       if (!letters_.empty()) {
         deliver();
       } else if (pool_.open() > 0) {
-        if (auto answer = pool_.wait(100ms)) {
-          if (answer->error) return std::unexpected(*answer->error);
-          if (answer->site.empty())
-            tell_coordinator(std::get<coordinator::Event>(std::move(answer->event)));
-          else
-            tell_site(answer->site, std::get<node::Event>(std::move(answer->event)));
-        }
+        if (auto answer = pool_.wait(100ms)) TRY(take(std::move(*answer)));
       } else {
         const auto deadline = job_.machine().next_deadline();
         if (!deadline) return fail(Code::kUnavailable, "nobody has anything left to do in: {}", job_.machine().status());
@@ -82,8 +71,6 @@ class Simulation {
         tell_coordinator(coordinator::Tick{});
       }
     }
-    for (const auto& [name, site] : sites_)
-      if (!site.ended_because.empty()) spdlog::warn("{}: {}", name, site.ended_because);
     return *finished_;
   }
 
@@ -100,11 +87,20 @@ class Simulation {
     auto letter = std::move(letters_.front());
     letters_.pop_front();
     auto& site = sites_.at(letter.site);
-    if (site.stopped) return;
+    if (site.stop) return;
     if (letter.up)
       tell_coordinator(coordinator::Said{letter.site, site.up.pass(letter.message, bytes_.up)});
     else
       tell_site(letter.site, node::Heard{site.down.pass(letter.message, bytes_.down)});
+  }
+
+  Result<void> take(Answer answer) {
+    if (answer.error) return std::unexpected(std::move(*answer.error));
+    if (answer.site.empty())
+      tell_coordinator(coordinator::Evaluated{});
+    else
+      tell_site(answer.site, std::move(answer.event));
+    return {};
   }
 
   void tell_coordinator(const coordinator::Event& event) {
@@ -116,51 +112,26 @@ class Simulation {
   void act(coordinator::Evaluate& evaluate) {
     pool_.submit(~std::uint64_t{0}, [this, evaluate = std::move(evaluate), bytes = bytes_](int) -> Answer {
       const auto done = job_.commit(evaluate, bytes);
-      return {"", coordinator::Event(coordinator::Evaluated{}), done ? std::nullopt : std::optional(done.error())};
+      return {"", {}, done ? std::nullopt : std::optional(done.error())};
     });
   }
 
   void tell_site(const std::string& name, node::Event event) {
-    auto& site = sites_.at(name);
-    for (auto& effect : site.session.step(std::move(event), now_)) std::visit([&](auto& e) { act(name, site, e); }, effect);
-  }
-  void act(const std::string& name, VirtualSite&, node::Send& send) { letters_.push_back({name, true, std::move(send.message)}); }
-  void act(const std::string& name, VirtualSite& site, node::ReadPlan& read) {
-    const auto plan = node::read_plan(read.plan, *site.state.data);
-    if (!plan) return tell_site(name, node::PlanReady{false, plan.error().message, "", 0});
-    plan_ = *plan;
-    tell_site(name, node::PlanReady{true, "", plan->teacher.sha256, plan->teacher.bytes});
-  }
-  void act(const std::string& name, VirtualSite& site, node::UseTeacher& use) {
-    auto teacher = models::FlatModel::create(plan_.teacher.spec, plan_.training.device);
-    if (!teacher) return;  // the site goes on without; the plan's spec is checked where it is made
-    teacher->load(node::floats_of(use.parameters));
-    site.state.teacher = std::make_shared<models::FlatModel>(std::move(*teacher));
-    spdlog::debug("{}: has the teacher", name);
-  }
-  void act(const std::string& name, VirtualSite& site, node::Train& task) {
-    pool_.submit(site.state.data->train.size(), [this, name, &site, task = std::move(task)](int worker) -> Answer {
-      auto bench = this->bench(worker);
-      if (!bench) return {name, node::Event(node::Trained{}), bench.error()};
-      return {name, node::Event(node::local_round(**bench, site.state, task)), std::nullopt};
-    });
-  }
-  void act(const std::string& name, VirtualSite& site, node::Settle& settle) {
-    site.state.settle(settle.accepted);
-    if (!settle.accepted) spdlog::warn("{}: update of round {} is lost: {}", name, settle.round, settle.why);
-  }
-  void act(const std::string& name, VirtualSite& site, node::Judge& judge) {
-    pool_.submit(site.state.data->train.size(), [this, name, &site, judge](int worker) -> Answer {
-      auto bench = this->bench(worker);
-      if (!bench) return {name, node::Event(node::Judged{}), bench.error()};
-      auto verdict = node::judge(**bench, site.state, *judge.model);
-      if (!verdict) return {name, node::Event(node::Judged{{}, verdict.error().message}), std::nullopt};
-      return {name, node::Event(node::Judged{std::move(verdict->report), ""}), std::nullopt};
-    });
-  }
-  void act(const std::string&, VirtualSite& site, node::Stop& stop) {
-    site.stopped = true;
-    if (!stop.completed) site.ended_because = stop.reason;
+    auto& virtual_site = sites_.at(name);
+    auto todo = virtual_site.site.step(std::move(event), now_);
+    for (auto& message : todo.send) letters_.push_back({name, true, std::move(message)});
+    if (todo.job) {
+      pool_.submit(virtual_site.site.train_samples(), [this, name, job = std::move(*todo.job)](int worker) -> Answer {
+        auto bench = this->bench(worker);
+        if (!bench) return {name, {}, bench.error()};
+        return {name, job(**bench), std::nullopt};
+      });
+    }
+    if (!todo.stop) return;
+    virtual_site.stop = std::move(todo.stop);
+    if (virtual_site.stop->completed) return;
+    spdlog::warn("{}: {}", name, virtual_site.stop->reason);
+    tell_coordinator(coordinator::Left{name, virtual_site.stop->reason});
   }
 
   /// A worker's own resident student, made on its first task.
@@ -175,7 +146,6 @@ class Simulation {
   std::map<std::string, VirtualSite> sites_;
   std::deque<Letter> letters_;
   std::vector<std::unique_ptr<node::Workbench>> benches_;
-  Plan plan_;
   Time now_{0};
   coordinator::WireBytes bytes_;
   std::optional<coordinator::Finished> finished_;

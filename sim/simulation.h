@@ -1,5 +1,6 @@
 #pragma once
 #include "coordinator/job.h"
+#include "node/options.h"
 
 namespace preceptor::sim {
 
@@ -8,10 +9,12 @@ struct SimulationOptions : coordinator::JobOptions {
   struct Sim {
     int threads = 2;       ///< sites that work at a time; never changes the result
     bool central = false;  ///< also train the student on all images in one place, for comparison
+    node::LimitOptions limits;  ///< what every site is willing to do
     template <class V>
     void visit(V& v) {
       v("threads", threads, Range{1, 1024});
       v("central", central);
+      v("limits", limits);
     }
   } sim;
   template <class V>

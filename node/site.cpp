@@ -1,0 +1,76 @@
+#include "node/site.h"
+
+#include "common/log.h"
+
+namespace preceptor::node {
+
+Site::Site(std::string name, const data::Splits& data, const LimitOptions& limits) : limits_(limits), session_(data.train.size()) {
+  state_.name = std::move(name);
+  state_.data = &data;
+}
+
+Site::Todo Site::step(Event event, Time now) {
+  Todo todo;
+  run(std::move(event), todo, now);
+  return todo;
+}
+
+void Site::run(Event event, Todo& todo, Time now) {
+  for (auto& effect : session_.step(std::move(event), now)) std::visit([&](auto& e) { act(e, todo, now); }, effect);
+}
+
+/// The plan, read and held against this site's limits and its data.
+PlanReady Site::weigh(const std::string& text) {
+  const auto refuse = [](const std::string& why) { return PlanReady{false, why, "", 0}; };
+  auto plan = read_plan(text, *state_.data);
+  if (!plan) return refuse(plan.error().message);
+  if (plan->rounds > limits_.max_rounds) return refuse(fmt::format("{} rounds; limits.max_rounds is {}", plan->rounds, limits_.max_rounds));
+  if (plan->training.epochs > limits_.max_epochs)
+    return refuse(fmt::format("{} epochs a round; limits.max_epochs is {}", plan->training.epochs, limits_.max_epochs));
+  if (plan->training.threads > limits_.max_threads)
+    return refuse(fmt::format("{} threads; limits.max_threads is {}", plan->training.threads, limits_.max_threads));
+  auto student = models::FlatModel::create(plan->student);
+  if (!student) return refuse(student.error().message);
+  const auto mib = double(student->space().size()) * 4 / (1 << 20);
+  if (mib > limits_.model_mib) return refuse(fmt::format("a student of {:.1f} MiB; limits.model_mib is {}", mib, limits_.model_mib));
+  plan_ = std::move(*plan);
+  const bool teacher = !plan_.teacher.sha256.empty() && double(plan_.teacher.bytes) <= limits_.teacher_mib * (1 << 20);
+  if (!plan_.teacher.sha256.empty() && !teacher)
+    spdlog::info("{}: goes without the teacher of {} bytes; limits.teacher_mib is {}", state_.name, plan_.teacher.bytes, limits_.teacher_mib);
+  return {true, "", teacher ? plan_.teacher.sha256 : "", plan_.teacher.bytes};
+}
+
+void Site::act(Send& send, Todo& todo, Time) { todo.send.push_back(std::move(send.message)); }
+
+void Site::act(ReadPlan& read, Todo& todo, Time now) { run(weigh(read.plan), todo, now); }
+
+void Site::act(UseTeacher& use, Todo&, Time) {
+  auto teacher = models::FlatModel::create(plan_.teacher.spec, plan_.training.device);
+  const auto parameters = floats_of(use.parameters);
+  if (!teacher || parameters.size() != teacher->space().size())
+    return spdlog::warn("{}: the teacher that arrived is not what the plan describes; training goes on without it", state_.name);
+  teacher->load(parameters);
+  state_.teacher = std::make_shared<models::FlatModel>(std::move(*teacher));
+}
+
+void Site::act(Train& train, Todo& todo, Time) {
+  todo.job = [this, train = std::move(train)](Workbench& bench) -> Event { return local_round(bench, state_, train); };
+}
+
+void Site::act(Settle& settle, Todo&, Time) {
+  state_.settle(settle.accepted);
+  if (!settle.accepted) spdlog::warn("{}: the update of round {} is lost: {}", state_.name, settle.round, settle.why);
+}
+
+void Site::act(Judge& judge, Todo& todo, Time) {
+  todo.job = [this, model = judge.model](Workbench& bench) -> Event {
+    auto verdict = node::judge(bench, state_, *model);
+    if (!verdict) return Judged{{}, verdict.error().message};
+    verdict_ = std::move(*verdict);
+    return Judged{verdict_->report, ""};
+  };
+}
+
+void Site::act(Stop& stop, Todo& todo, Time) { todo.stop = std::move(stop); }
+
+}  // namespace preceptor::node
