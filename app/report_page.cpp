@@ -117,7 +117,8 @@ std::string forest(const Run& run) {
   if (svg.empty()) return "";
   return section("Difference to training alone",
                  "<figure>" + svg +
-                     "\n<figcaption>Chosen federated model minus local model, with 95 % interval. "
+                     "\n<figcaption>Chosen federated model minus local model: AUC (accuracy where "
+                     "AUC is not defined), 95 % interval. "
                      "▲ helped, ● no difference, ▼ harmed."
                      "</figcaption></figure>\n" +
                      of_all(shown.size(), run.summary.sites.size(), "sites",
@@ -162,7 +163,7 @@ std::string curves(const Run& run) {
     const bool whole = r.outcome == "complete";
     if (r.auc)
       auc.push_back({r.number, r.auc->value, r.auc->low, r.auc->high, r.auc->interval, whole});
-    if (r.train_loss && r.outcome != "void")
+    if (r.train_loss && r.accepted_count > 0 && r.outcome != "void")
       loss.push_back({r.number, *r.train_loss, 0, 0, false, whole});
   }
   const auto curve = [](const char* id, const char* title, std::vector<CurvePoint> points) {

@@ -32,6 +32,7 @@ th,td{text-align:left;vertical-align:top;font-weight:400}
 th[scope=row]{font-weight:600}
 .narrow{width:auto;min-width:min(100%,26rem)}
 .narrow th,.narrow td{padding:.3rem 1rem .3rem 0;border-bottom:1px solid var(--rule)}
+.narrow td{white-space:nowrap}.narrow th small{display:block;line-height:1.3}
 .narrow thead th{font-size:.8125rem;color:var(--soft)}
 figure{margin:.75rem 0;max-width:28rem}figcaption{color:var(--soft);font-size:.875rem}
 svg{display:block;width:100%;height:auto;overflow:visible}
@@ -59,14 +60,16 @@ footer{margin-top:2.5rem;color:var(--soft);font-size:.8125rem}
 .cards th[scope=row] small{display:block}
 .cards td::before{content:attr(data-label);display:block;color:var(--soft);font-size:.75rem;line-height:1.3}
 .cards td small{white-space:nowrap}
-.cards td.wide{grid-column:1/-1}.cards td.wide small{white-space:normal}
+.cards td.wide{grid-column:1/-1}.cards td.text small{white-space:normal;display:block}
+.cards th[scope=row]{order:-2}.cards td.told{order:-1;grid-column:1/-1;margin-top:-.5rem}.cards td.told::before{display:none}
+.rounds th[scope=row]::before{content:"Round "}
 }
 @media print,(min-width:52rem){
 .cards th,.cards td{padding:.5rem .75rem .5rem 0;border-bottom:1px solid var(--rule)}
 .cards thead th{font-size:.8125rem;line-height:1.3;color:var(--soft);vertical-align:bottom;border-bottom-color:var(--soft)}
 .cards th small,.cards td small{display:block;line-height:1.35}
-.cards td small{white-space:nowrap}.cards td.wide small{white-space:normal}
-.cards td.wide{min-width:8rem;overflow-wrap:anywhere}
+.cards td small{white-space:nowrap}.cards td.text small{white-space:normal}
+.cards td.text{min-width:7rem;overflow-wrap:anywhere}.cards th bdi{display:block;min-width:8.5rem}
 main{padding:2.5rem 2rem 4rem}
 dl{display:grid;grid-template-columns:10rem 1fr;gap:.35rem 1rem}dt{font-size:.9375rem}dd{margin:0}
 }

@@ -122,7 +122,7 @@ std::string forest_svg(const std::vector<const SiteRow*>& all) {
   double y = kTop + kRow / 2;
   for (const auto* site : sites) {
     const auto& d = *site->difference;
-    svg += label(kLeft - 10, y + 4, "end", html(site->name, 16));
+    svg += label(kLeft - 10, y + 4, "end", html(site->name, 14));
     if (d.interval) svg += line("whisker", x(d.low), y, x(d.high), y);
     svg += marker(site->verdict, x(d.value), y) + "\n";
     y += kRow;
@@ -133,6 +133,8 @@ std::string forest_svg(const std::vector<const SiteRow*>& all) {
 std::string curve_svg(const std::string& id, const std::string& title,
                       std::vector<CurvePoint> points) {
   if (points.empty()) return "";
+  for (auto& p : points)  // beyond it no scale has steps
+    for (double* v : {&p.x, &p.y, &p.low, &p.high}) *v = std::clamp(*v, -1e9, 1e9);
   const auto last = points.back();
   const auto total = points.size();
   points = thinned(std::move(points));

@@ -22,8 +22,13 @@ std::string estimate(const Metric& m) {
   return fmt::format("{} <small>{}–{}</small>", decimal(m), decimal(m->low), decimal(m->high));
 }
 
-/// Columns of sentences, not of numbers.
-bool wide(std::string_view head) { return head == "Accepted" || head == "Missing, and why"; }
+/// How a cell is set: its column may hold sentences, and on a phone a long one takes the whole
+/// line.
+std::string cell_class(std::string_view head, std::string_view cell) {
+  if (head == "Verdict") return " class=\"told\"";
+  if (head != "Accepted" && head != "Missing, and why") return "";
+  return cell.find('<') == cell.npos ? " class=\"text\"" : " class=\"text wide\"";
+}
 
 class Table {
  public:
@@ -42,7 +47,7 @@ class Table {
     out_ += "<tr role=\"row\"><th scope=\"row\" role=\"rowheader\">" + cells[0] + "</th>";
     for (std::size_t i = 1; i < cells.size(); ++i)
       out_ += fmt::format("<td role=\"cell\"{} data-label=\"{}\"><div>{}</div></td>",
-                          wide(heads_[i]) ? " class=\"wide\"" : "", heads_[i], cells[i]);
+                          cell_class(heads_[i], cells[i]), heads_[i], cells[i]);
     out_ += "</tr>\n";
   }
   std::string str() const { return out_ + "</tbody></table>\n"; }
@@ -157,9 +162,9 @@ std::string byte_table(const Summary& s) {
   const auto text = [](const std::optional<std::uint64_t>& bytes) {
     return bytes ? byte_text(*bytes) : "–";
   };
-  table.add({"Up, from the sites", text(s.bytes_up), text(s.bytes_up_fp32),
+  table.add({"Up <small>from the sites</small>", text(s.bytes_up), text(s.bytes_up_fp32),
              ratio ? decimal(double(*s.bytes_up_fp32) / double(*s.bytes_up), 1) + "×" : "–"});
-  table.add({"Down, to the sites", text(s.bytes_down), "–", "–"});
+  table.add({"Down <small>to the sites</small>", text(s.bytes_down), "–", "–"});
   return table.str();
 }
 
@@ -183,12 +188,13 @@ std::vector<const RoundRow*> most_telling(const std::vector<RoundRow>& rounds, s
 }
 
 std::string round_table(const std::vector<const RoundRow*>& rounds, std::size_t all_sites) {
-  Table table("cards", "Rounds, and who took part",
+  Table table("cards rounds", "Rounds, and who took part",
               {"Round", "Outcome", "Accepted", "Missing, and why", "Images", "Train loss",
                "Validation AUC"});
   for (const auto* r : rounds)
     table.add({decimal(r->number, 0), outcome_html(r->outcome), accepted_html(*r, all_sites),
-               missing_html(*r), grouped(r->samples), r->train_loss ? decimal(*r->train_loss) : "–",
+               missing_html(*r), grouped(r->samples),
+               r->train_loss && r->accepted_count > 0 ? decimal(*r->train_loss) : "–",
                estimate(r->auc)});
   return table.str();
 }
