@@ -40,6 +40,8 @@ std::string lead(const Summary& s) {
     if (small && large && *small > 0 && *large > *small)
       text += fmt::format(", with <b>{}×</b> as many parameters",
                           decimal(double(*large) / double(*small), 1));
+    if (s.distilled && s.distilled->auc)
+      text += fmt::format("; before the first round it had {}", decimal(s.distilled->auc));
     text += ". ";
   }
   if (s.bytes_up && s.bytes_up_fp32 && *s.bytes_up > 0 && *s.bytes_up_fp32 > *s.bytes_up)
@@ -47,6 +49,13 @@ std::string lead(const Summary& s) {
                         byte_text(*s.bytes_up),
                         decimal(double(*s.bytes_up_fp32) / double(*s.bytes_up), 1));
   return text.empty() ? "" : "<p class=\"lead\">" + text + "</p>\n";
+}
+
+/// The verdicts compare with local training; a shared model that the rounds spoiled can hide there.
+bool spoiled(const Summary& s) {
+  if (!s.federated || !s.distilled || !s.federated->auc || !s.distilled->auc) return false;
+  const auto& after = *s.federated->auc;
+  return after.interval && after.high < s.distilled->auc->value;
 }
 
 std::string header(const Run& run) {
@@ -62,6 +71,12 @@ std::string header(const Run& run) {
     text += fmt::format(
         "<p class=\"alert bad\"><b>The job was given up:</b> {}</p>\n",
         s.ended_because.empty() ? "no reason was recorded" : html(s.ended_because, 500));
+  if (spoiled(s))
+    text +=
+        "<p class=\"alert\"><b>The shared model is worse after the rounds than before them.</b> "
+        "Its "
+        "interval lies below the distilled student’s AUC; look at the curves before using it as it "
+        "is.</p>\n";
   if (!run.flaws.empty())
     text += fmt::format(
         "<div class=\"alert\"><b>Parts of the record could not be read;</b> what follows goes "
@@ -85,7 +100,8 @@ std::string verdicts(const Run& run) {
         "federation’s last model. Personalised: global, "
         "fine-tuned on the site’s own images. The site’s validation images choose between the two; "
         "the difference is chosen − local "
-        "on its test images, with a 95 % interval by paired bootstrap. Helped or harmed: p &lt; "
+        "on its test images, with a 95&nbsp;% interval by paired bootstrap. Helped or harmed: p "
+        "&lt; "
         "0.05.");
     text += note(
         "AUC: the chance that the model ranks an image with the finding above one without; 0.5 is "
@@ -118,8 +134,8 @@ std::string forest(const Run& run) {
   return section("Difference to training alone",
                  "<figure>" + svg +
                      "\n<figcaption>Chosen federated model minus local model: AUC (accuracy where "
-                     "AUC is not defined), 95 % interval. "
-                     "▲ helped, ● no difference, ▼ harmed."
+                     "AUC is not defined), 95&nbsp;% interval. "
+                     "▲&nbsp;helped, ●&nbsp;no difference, ▼&nbsp;harmed."
                      "</figcaption></figure>\n" +
                      of_all(shown.size(), run.summary.sites.size(), "sites",
                             "those that were harmed first, then by size of the difference"));
@@ -131,7 +147,7 @@ std::string models(const Summary& s) {
   std::string classes;
   for (std::size_t i = 0; i < std::min(s.classes.size(), kMaxList); ++i)
     classes += (i ? ", " : "") + html(s.classes[i], 60);
-  std::string small = "Below each value its 95 % bootstrap interval. ";
+  std::string small = "Below each value its 95&nbsp;% bootstrap interval. ";
   if (s.classes.size() == 2)
     small += fmt::format(
         "Sensitivity and specificity are of “{}” against “{}”, at a threshold of one half. ",
@@ -181,7 +197,7 @@ std::string curves(const Run& run) {
       "How did the rounds go?",
       "<div class=\"curves\">\n" + text + "</div>\n" +
           note(
-              std::string("Band: 95 % interval.") +
+              std::string("Band: 95&nbsp;% interval.") +
               (lossy ? " Hollow dots: partial or void rounds, in which a site was missing." : "")));
 }
 

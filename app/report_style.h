@@ -71,7 +71,7 @@ footer{margin-top:2.5rem;color:var(--soft);font-size:.8125rem}
 .cards td small{white-space:nowrap}.cards td.text small{white-space:normal}
 .cards td.text{min-width:7rem;overflow-wrap:anywhere}.cards th bdi{display:block;min-width:8.5rem}
 main{padding:2.5rem 2rem 4rem}
-dl{display:grid;grid-template-columns:10rem 1fr;gap:.35rem 1rem}dt{font-size:.9375rem}dd{margin:0}
+dl{display:grid;grid-template-columns:max-content 1fr;gap:.35rem 1rem}dt{font-size:.9375rem}dd{margin:0}
 }
 @page{margin:16mm 14mm}
 @media print{

@@ -297,6 +297,15 @@ TEST_F(ReportTest, AChangedConfigurationIsSaid) {
   EXPECT_TRUE(has(page(), "config.yaml is another file now"));
 }
 
+TEST_F(ReportTest, ASharedModelThatTheRoundsSpoiledIsSaid) {
+  auto json = summary({site("north", 0.06, "federation helped")});
+  write_run(json);
+  EXPECT_FALSE(has(page(), "worse after the rounds"));
+  json["distilled"] = model(0.96);  // above the federated student's interval
+  write_run(json);
+  EXPECT_TRUE(has(page(), "worse after the rounds"));
+}
+
 TEST_F(ReportTest, SitesWithoutAVerdictAreNamed) {
   write_run(summary({site("north", 0.06, "federation helped")}));  // the rounds also asked "south"
   const auto text = page();
