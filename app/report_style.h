@@ -85,7 +85,8 @@ table,dl{font-size:8.5pt}small,.note,caption,figcaption,.cards thead th,dt{font-
 tr,figure,.alert,dl{break-inside:avoid}thead{display:table-header-group}
 figure{max-width:11.5cm}.curves{grid-template-columns:1fr 1fr}
 details::details-content{content-visibility:visible;block-size:auto}
-pre,code{font-size:7.5pt}pre{background:none;padding:0}
+pre,code{font-size:7.5pt}pre{background:none;padding:0;columns:2;column-gap:2rem}
+p:has(+table){break-after:avoid}footer{margin-top:1rem;break-before:avoid}
 }
 )css";
 
