@@ -1,0 +1,431 @@
+#include "app/report.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "app/report_format.h"
+#include "app/report_page.h"
+#include "app/report_svg.h"
+#include "app/report_tables.h"
+#include "common/file.h"
+#include "common/hash.h"
+#include "tests/support/temp_dir.h"
+
+namespace preceptor::app {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+void put(Json& json, const std::string& name, const Json& value) {
+  json[name] = value;
+  json[name + "_low"] = value.is_null() ? Json() : Json(value.get<double>() - 0.02);
+  json[name + "_high"] = value.is_null() ? Json() : Json(value.get<double>() + 0.02);
+}
+
+Json model(const Json& auc) {
+  Json json{{"images", 200}};
+  put(json, "auc", auc);
+  for (const char* name : {"accuracy", "sensitivity", "specificity", "ece"}) put(json, name, 0.8);
+  return json;
+}
+
+Json site(const std::string& name, double difference, const std::string& verdict,
+          const Json& local = 0.85) {
+  Json json{{"name", name}, {"train", 1200}, {"validation", 60}, {"test", 80}};
+  put(json, "local_auc", local);
+  put(json, "global_auc", local.is_null() ? Json() : Json(0.9));
+  put(json, "personalised_auc", local.is_null() ? Json() : Json(0.91));
+  json["chosen"] = "personalised";
+  json["metric"] = local.is_null() ? "accuracy" : "auc";
+  put(json, "difference", difference);
+  json["p_value"] = 0.004;
+  json["verdict"] = verdict;
+  return json;
+}
+
+Json summary(Json sites) {
+  Json json{{"job", "demo"},
+            {"completed", true},
+            {"ended_because", "every site reported"},
+            {"config_hash", hex(sha256("seed: 1\n"))},
+            {"seed", 1},
+            {"rounds", 2},
+            {"partial_rounds", 1},
+            {"void_rounds", 0}};
+  json["test"] = model(0.93);
+  json["teacher"] = model(0.95);
+  json["teacher"]["parameters"] = 11173962;
+  json["distilled"] = model(0.88);
+  json["student"] = "shufflenet_v2";
+  json["student_parameters"] = 351682;
+  json["classes"] = {"normal", "pneumonia"};
+  json["bytes_up"] = 1000000;
+  json["bytes_down"] = 2000000;
+  json["bytes_up_fp32"] = 16000000;
+  json["model_hash"] = std::string(64, 'b');
+  json["sites"] = std::move(sites);
+  json["data"] = {{"skipped", {"a.png: ends early"}}, {"duplicates", 2}, {"notes", Json::array()}};
+  json["wall_seconds"] = 92.5;
+  json["peak_rss_bytes"] = 1400000000;
+  return json;
+}
+
+Json round_line(int number, std::vector<std::string> accepted, const Json& missing) {
+  return {{"round", number},
+          {"outcome", missing.empty() ? "complete" : "partial"},
+          {"accepted", std::move(accepted)},
+          {"missing", missing},
+          {"samples", 400},
+          {"cohort_samples", 400},
+          {"train_loss", 0.7 / number},
+          {"validation", model(0.9 - 0.1 / number)},
+          {"bytes_up", 1},
+          {"bytes_down", 1}};
+}
+
+const Json kNobody = Json::object();
+
+/// A run directory as the program leaves it, and the page that is made of it.
+class ReportTest : public testing::Test {
+ protected:
+  void write(const std::string& name, const std::string& text) {
+    ASSERT_TRUE(write_file(dir_ / name, text));
+  }
+  void write_run(const Json& json) {
+    write("summary.json", json.dump(2));
+    write("config.yaml", "seed: 1\n");
+    write("rounds.jsonl",
+          round_line(1, {"north", "south"}, kNobody).dump() + "\n" +
+              round_line(2, {"north"}, {{"south", "no update before the deadline"}}).dump() + "\n");
+  }
+  std::string page() {
+    const auto done = write_report(dir_.path());
+    EXPECT_TRUE(done) << done.error().message;
+    return read_text(dir_ / "report.html", 2 << 20).value_or("more than 2 MiB");
+  }
+  std::string error() {
+    const auto done = write_report(dir_.path());
+    return done ? "no error" : done.error().message;
+  }
+  test::TempDir dir_;
+};
+
+bool has(const std::string& text, const std::string& part) { return text.find(part) != text.npos; }
+
+std::size_t times(const std::string& text, const std::string& part) {
+  std::size_t count = 0;
+  for (auto at = text.find(part); at != text.npos; at = text.find(part, at + 1)) ++count;
+  return count;
+}
+
+/// The first element that is not closed, or closed out of order; empty when all are.
+std::string first_unbalanced(const std::string& page) {
+  std::vector<std::string> open;
+  for (auto at = page.find('<'); at != page.npos; at = page.find('<', at + 1)) {
+    const auto tag = page.substr(at + 1, page.find('>', at) - at - 1);
+    const auto name = tag.substr(0, tag.find_first_of(" /", 1));
+    if (name == "meta" || name == "!DOCTYPE" || tag.ends_with('/')) continue;
+    if (!tag.starts_with('/')) {
+      open.push_back("/" + name);
+    } else {
+      if (open.empty() || open.back() != tag) return tag;
+      open.pop_back();
+    }
+  }
+  return open.empty() ? "" : open.back();
+}
+
+TEST_F(ReportTest, AnswersFirstThenShowsEveryPart) {
+  write_run(
+      summary({site("north", 0.06, "federation helped"), site("south", 0.01, "no difference")}));
+  const auto text = page();
+  std::size_t at = 0;
+  for (const char* part :
+       {"<h1>Federation helped 1 of 2 sites; none was harmed.</h1>",
+        "Did federation help each site?", "Difference to training alone",
+        "How good are the models?", "How did the rounds go?", "What went over the wire?",
+        "Who took part?", "<h2>Data</h2>", "Where does this come from?", "<details>"}) {
+    const auto found = text.find(part, at);
+    ASSERT_NE(found, text.npos) << part;
+    at = found;
+  }
+  for (const char* part : {"p = 0.004", "0.830–0.870", "+0.060", "▲", "●</span> no difference",
+                           "16.0×", "352 k", "1 min 32 s", "no update before the deadline",
+                           "a.png: ends early", "seed: 1", "✓ that of config.yaml"})
+    EXPECT_TRUE(has(text, part)) << part;
+  EXPECT_EQ(first_unbalanced(text), "");
+}
+
+TEST_F(ReportTest, IsOneFileThatFetchesNothing) {
+  write_run(summary({site("north", 0.06, "federation helped")}));
+  const auto text = page();
+  EXPECT_TRUE(has(text, "default-src 'none'"));
+  for (const char* part :
+       {"<script", "<link", "<img", "src=\"", "href=", "url(", "@import", "http:", "https:"})
+    EXPECT_FALSE(has(text, part)) << part;
+}
+
+TEST_F(ReportTest, ForeignTextStaysText) {
+  const std::string hostile = "<script>alert('1')</script>\"&\x1b[31m\u202e";
+  auto json = summary({site(hostile, 0.06, "federation helped")});
+  for (const char* key :
+       {"job", "ended_because", "config_hash", "student", "model_hash", "version"})
+    json[key] = hostile;
+  json["completed"] = false;
+  json["classes"] = {hostile, hostile};
+  json["data"]["skipped"] = {hostile};
+  json["data"]["notes"] = {hostile};
+  json["sites"][0]["chosen"] = hostile;
+  json["sites"][0]["metric"] = hostile;
+  write_run(json);
+  auto line = round_line(1, {hostile, "south"}, {{hostile + "2", hostile}});
+  line["outcome"] = hostile;
+  write("rounds.jsonl", line.dump() + "\n");
+  write("config.yaml", hostile + "\xff\xc3");
+  const auto text = page();
+  EXPECT_FALSE(has(text, "<script"));
+  EXPECT_FALSE(has(text, "\x1b"));
+  EXPECT_FALSE(has(text, "\u202e"));
+  EXPECT_FALSE(has(text, "\xff"));
+  EXPECT_TRUE(
+      has(text, "&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&quot;&amp;\uFFFD[31m\uFFFD"));
+  EXPECT_EQ(first_unbalanced(text), "");
+  const auto shown = summary_text(json);
+  EXPECT_FALSE(has(shown, "\x1b"));
+  EXPECT_FALSE(has(shown, "\u202e"));
+}
+
+TEST_F(ReportTest, WhatIsNotDefinedIsADashWithItsReason) {
+  write_run(summary({site("north", 0.06, "no difference", nullptr)}));
+  const auto text = page();
+  EXPECT_TRUE(has(text, "cannot tell an AUC"));
+  EXPECT_EQ(times(text, "<span class=\"none\">–</span>"), 3u);
+  EXPECT_TRUE(has(text, "</b> accuracy"));
+  write_run(summary({site("north", 0.06, "no difference")}));
+  EXPECT_FALSE(has(page(), "cannot tell an AUC"));
+}
+
+TEST_F(ReportTest, EveryKeyOfTheSummaryMayBeMissingOrOfAnotherType) {
+  const auto whole =
+      summary({site("north", 0.06, "federation helped"), site("south", 0.01, "no difference")});
+  std::vector<std::string> paths;
+  const auto leaves = whole.flatten();
+  for (const auto& [path, value] : leaves.items()) paths.push_back(path);
+  for (const auto& [key, value] : whole.items()) paths.push_back("/" + key);
+  const Json others[] = {nullptr, true, -3, 1.5, 1e300, "text", Json::array(), Json{{"a", 1}}};
+  for (const auto& path : paths)
+    for (const auto& other : others) {
+      auto changed = whole;
+      changed[Json::json_pointer(path)] = other;
+      app::Run run;
+      auto read = to_summary(changed, run.flaws);
+      ASSERT_TRUE(read || path == "/sites") << path;
+      if (!read) continue;
+      run.summary = *std::move(read);
+      EXPECT_EQ(first_unbalanced(page_html(run)), "") << path << " = " << other;
+      EXPECT_FALSE(summary_text(changed).empty());
+    }
+  for (const auto& [key, value] : whole.items()) {
+    auto json = whole;
+    json.erase(key);
+    write_run(json);
+    EXPECT_EQ(first_unbalanced(page()), "") << key;
+  }
+  write("summary.json", "{}");
+  EXPECT_TRUE(has(page(), "No site has sent a verdict"));
+}
+
+TEST_F(ReportTest, WrongTypesAreNamedOnThePage) {
+  auto json = summary({site("north", 0.06, "federation helped")});
+  json["sites"][0]["local_auc"] = "much";
+  json["seed"] = -1;
+  write_run(json);
+  const auto text = page();
+  EXPECT_TRUE(has(text, "summary.json: sites[0].local_auc is not a number"));
+  EXPECT_TRUE(has(text, "summary.json: seed is not a count"));
+}
+
+TEST_F(ReportTest, AnUnusableSummaryIsAnErrorThatNamesFileAndKey) {
+  EXPECT_TRUE(has(error(), "summary.json is not there"));
+  const std::pair<std::string, std::string> cases[] = {
+      {"", "is not JSON"},
+      {"{\"sites\": [", "is not JSON from byte"},
+      {"[1, 2]", "is not a JSON object"},
+      {"{\"sites\": 5}", "sites is not a list"},
+      {"{\"sites\": [{}, 5]}", "sites[1] is not an object"},
+      {"{\"seed\": 1e999}", "is not JSON"},
+      {"{\"a\":" + std::string(100000, '['), "nested more than"},
+      {"{\"job\": \"\xff\"}", "is not JSON"}};
+  for (const auto& [text, message] : cases) {
+    write("summary.json", text);
+    EXPECT_TRUE(has(error(), message)) << error();
+    EXPECT_TRUE(has(error(), "summary.json")) << error();
+  }
+  std::string keys = "{\"k\": 1";
+  for (int i = 0; i < 5000; ++i) keys += fmt::format(", \"{}\": 1", i);
+  write("summary.json", keys + "}");
+  EXPECT_TRUE(has(error(), "more than 1000 keys"));
+}
+
+TEST_F(ReportTest, ALineCutOffByACrashIsLeftOutAndSaid) {
+  write_run(summary({site("north", 0.06, "federation helped")}));
+  const auto first = round_line(1, {"north"}, kNobody).dump(),
+             second = round_line(2, {"north"}, kNobody).dump();
+  write("rounds.jsonl",
+        first + "\nnonsense\n[]\n\n" + second + "\n" + second.substr(0, second.size() / 2));
+  const auto run = read_run(dir_.path());
+  ASSERT_TRUE(run);
+  EXPECT_EQ(run->rounds.size(), 2u);
+  ASSERT_EQ(run->flaws.size(), 3u);
+  EXPECT_TRUE(has(run->flaws[0], "rounds.jsonl line 2 is not JSON"));
+  EXPECT_TRUE(has(run->flaws[1], "rounds.jsonl line 3 is not a JSON object"));
+  EXPECT_TRUE(has(run->flaws[2], "line 6 is cut off"));
+  EXPECT_TRUE(has(page(), "line 6 is cut off"));
+}
+
+TEST_F(ReportTest, RoundsAndConfigurationMayBeMissing) {
+  write("summary.json", summary({site("north", 0.06, "federation helped")}).dump());
+  const auto text = page();
+  EXPECT_TRUE(has(text, "rounds.jsonl is missing"));
+  EXPECT_TRUE(has(text, "config.yaml is missing"));
+}
+
+TEST_F(ReportTest, AChangedConfigurationIsSaid) {
+  write_run(summary({site("north", 0.06, "federation helped")}));
+  write("config.yaml", "seed: 2\n");
+  EXPECT_TRUE(has(page(), "config.yaml is another file now"));
+}
+
+TEST_F(ReportTest, ASharedModelThatTheRoundsSpoiledIsSaid) {
+  auto json = summary({site("north", 0.06, "federation helped")});
+  write_run(json);
+  EXPECT_FALSE(has(page(), "worse after the rounds"));
+  json["distilled"] = model(0.96);  // above the federated student's interval
+  write_run(json);
+  EXPECT_TRUE(has(page(), "worse after the rounds"));
+}
+
+TEST_F(ReportTest, SitesWithoutAVerdictAreNamed) {
+  write_run(summary({site("north", 0.06, "federation helped")}));  // the rounds also asked "south"
+  const auto text = page();
+  EXPECT_TRUE(has(text, "Federation helped the one site; 1 sent no verdict."));
+  EXPECT_TRUE(has(text, "without a verdict: <bdi>south</bdi>"));
+}
+
+TEST_F(ReportTest, AThousandRoundsOfAThousandSitesStayUsable) {
+  Json sites = Json::array();
+  std::vector<std::string> names;
+  for (int i = 0; i < 1000; ++i) {
+    names.push_back(fmt::format("hospital-of-a-rather-long-name-{:04}", i));
+    sites.push_back(
+        site(names.back(), 0.001 * i, i == 3 ? "federation harmed" : "federation helped"));
+  }
+  write_run(summary(sites));
+  std::string lines;
+  const auto last = names.back();
+  for (int i = 1; i <= 1000; ++i) {
+    const bool loud = i == 417;
+    if (loud) names.pop_back();
+    lines += round_line(i, names, loud ? Json{{last, "disk full"}} : kNobody).dump() + "\n";
+    if (loud) names.push_back(last);
+  }
+  write("rounds.jsonl", lines);
+  const auto text = page();  // "more than 2 MiB" fails below
+  EXPECT_TRUE(has(text, "Federation helped 999 of 1000 sites; 1 was harmed."));
+  EXPECT_TRUE(has(text, "Shown are 200 of 1,000 sites"));
+  EXPECT_TRUE(has(text, "Shown are 100 of 1,000 rounds"));
+  EXPECT_TRUE(has(text, "disk full"));
+  EXPECT_TRUE(has(text, "name-0003"));
+  EXPECT_TRUE(has(text, "name-0999"));
+  EXPECT_LT(text.size(), 1u << 20);
+  EXPECT_EQ(first_unbalanced(text), "");
+}
+
+TEST(Report, HeadlineCountsEveryKindOfVerdict) {
+  const auto said = [](std::vector<Verdict> verdicts) {
+    Summary s;
+    for (const auto v : verdicts) s.sites.emplace_back().verdict = v;
+    return headline(s);
+  };
+  using enum Verdict;
+  EXPECT_EQ(said({kHelped, kHelped, kHelped, kSame}),
+            "Federation helped 3 of 4 sites; none was harmed.");
+  EXPECT_EQ(said({kHelped, kHarmed}), "Federation helped 1 of 2 sites; 1 was harmed.");
+  EXPECT_EQ(said({kHarmed, kHarmed, kSame}), "Federation helped none of 3 sites; 2 were harmed.");
+  EXPECT_EQ(said({kSame, kSame}),
+            "Federation made no measurable difference at 2 of 2 sites; none was harmed.");
+  EXPECT_EQ(said({kHelped, kUntold}),
+            "Federation helped 1 of 2 sites; none was harmed; 1 could not tell.");
+  EXPECT_EQ(said({kHarmed}), "Federation harmed the one site.");
+  EXPECT_EQ(said({kUntold}), "The one site cannot tell whether federation helped.");
+}
+
+TEST(Report, ASiteWithoutTestImagesCannotTell) {
+  auto json = summary({site("north", 0, "no difference")});
+  json["sites"][0]["metric"] = "";  // as node/verdict.cpp leaves it
+  std::vector<std::string> flaws;
+  EXPECT_EQ(to_summary(json, flaws)->sites[0].verdict, Verdict::kUntold);
+}
+
+TEST(Report, TerminalTableIsAlignedAndNarrow) {
+  const auto text = summary_text(
+      summary({site("north", 0.06, "federation helped"),
+               site("Universitätsklinikum of an endless name and then some", 0.01, "no difference"),
+               site("西京病院", -0.02, "federation harmed", nullptr)}));
+  std::vector<std::string> lines;
+  for (std::size_t at = 0; at < text.size(); at = text.find('\n', at) + 1)
+    lines.push_back(text.substr(at, text.find('\n', at) - at));
+  for (const auto& line : lines) EXPECT_LE(columns(line), 100u) << line;
+  const auto head =
+      std::ranges::find_if(lines, [](const auto& l) { return l.starts_with("  site"); });
+  ASSERT_EQ(lines.end() - head, 4);
+  const auto column_of = [](const std::string& line, const std::string& part) {
+    return columns(line.substr(0, line.find(part)));
+  };
+  const auto start = column_of(*head, "verdict"), train_end = column_of(*head, "train") + 5;
+  const char* words[] = {"helped, +0.060", "no difference, +0.010", "harmed, -0.020"};
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(column_of(head[i + 1], words[i]), start) << text;
+    EXPECT_EQ(column_of(head[i + 1], "1,200") + 5, train_end) << text;
+  }
+  EXPECT_GE(head - lines.begin(), 6) << "facts stand above the table";
+  EXPECT_LE(head - lines.begin(), 10);
+}
+
+TEST(Report, NumbersAreWrittenForReaders) {
+  EXPECT_EQ(signed_decimal(-0.0004), "0.000");
+  EXPECT_EQ(signed_decimal(-0.02), "−0.020");
+  EXPECT_EQ(decimal(Metric{}), "–");
+  EXPECT_LT(decimal(1e300).size(), 12u);
+  EXPECT_EQ(grouped(1234567), "1,234,567");
+  EXPECT_EQ(grouped(123), "123");
+  EXPECT_EQ(byte_text(999), "999 B");
+  EXPECT_EQ(byte_text(5312044), "5.3 MB");
+  EXPECT_EQ(duration_text(3725), "1 h 2 min");
+  EXPECT_EQ(p_text(0.0004), "p < 0.001");
+  EXPECT_EQ(p_text(0.43), "p = 0.43");
+}
+
+TEST(Report, ALongCurveIsThinnedButKeepsItsPeak) {
+  std::vector<CurvePoint> points;
+  for (int i = 0; i < 100000; ++i)
+    points.push_back({double(i), i == 77777 ? 9.0 : 1.0, 0, 0, false, true});
+  const auto svg = curve_svg("c", "title", points);
+  EXPECT_LT(svg.size(), 20000u);
+  EXPECT_TRUE(has(svg, " 20.6")) << "the peak stands 8 % of the range below the frame's top";
+}
+
+TEST(Report, OddCurvesAreDrawn) {
+  EXPECT_EQ(curve_svg("c", "title", {}), "");
+  for (const double y : {0.0, -1e300, 1e300, 1e-300, 5.0})
+    for (const double x : {0.0, -7.0, 1e18, 1e300}) {
+      const auto svg =
+          curve_svg("c", "title", {{x, y, y, y, true, true}, {x, y, y, y, true, true}});
+      EXPECT_FALSE(has(svg, "nan") || has(svg, "inf")) << x << " " << y;
+      EXPECT_LT(svg.size(), 8000u) << svg;
+    }
+}
+
+}  // namespace
+}  // namespace preceptor::app
