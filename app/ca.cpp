@@ -29,6 +29,12 @@ Result<void> issue(const Arguments& a) {
   return {};
 }
 
+Result<void> renew(const Arguments& a) {
+  TRY(transport::renew_revocation_list(a.dir));
+  std::cout << "give the new " << a.dir << "/crl.pem to the coordinator and all nodes\n";
+  return {};
+}
+
 Result<void> revoke(const Arguments& a) {
   TRY(transport::revoke_certificate(a.dir, a.name, a.reason));
   std::cout << "revoked every certificate of " << a.name << "; give the new " << a.dir << "/crl.pem to the coordinator and all nodes\n";
@@ -53,9 +59,12 @@ const RegisterCommand kIssue{"ca issue", {"Issue a certificate to the coordinato
       sub.add_option("name", a.name, "lower-case letters, digits, '-' and '.'; a node's name in every record")->required();
       sub.add_option("--role", a.role)->check(CLI::IsMember({"coordinator", "node"}))->capture_default_str();
       sub.add_option("--host", a.hosts, "name or address that nodes dial (coordinator); may be repeated")->allow_extra_args(false);
-      sub.add_option("--days", a.days, "validity")->check(CLI::Range(1, 825))->capture_default_str();
+      sub.add_option("--days", a.days, "validity")->check(CLI::Range(1, 398))->capture_default_str();
     });
   }}};
+
+const RegisterCommand kRenew{"ca renew", {"Renew the revocation list, which is valid for seven days", "preceptor ca renew --dir ca",
+  [](CLI::App& app) { return set_up(app, renew, [](CLI::App&, Arguments&) {}); }}};
 
 const RegisterCommand kRevoke{"ca revoke", {"Revoke the certificates of a name and renew the CRL", "preceptor ca revoke --dir ca site-1 --reason keyCompromise",
   [](CLI::App& app) {

@@ -4,8 +4,18 @@
 
 #include "common/cpu.h"
 #include "common/log.h"
+#include "common/version.h"
 
 namespace preceptor::app {
+
+namespace {
+
+const std::map<std::string, std::string> kGroups{{"ca", "The consortium's certificates"},
+                                                 {"coordinator", "The consortium's side of a job"},
+                                                 {"node", "A hospital's side of a job"},
+                                                 {"sim", "Both sides on one machine"}};
+
+}  // namespace
 
 Registry<Command>& commands() {
   static Registry<Command> registry("command");
@@ -20,7 +30,7 @@ int report(const Error& error) {
 
 int run(int argc, char** argv) {
   CLI::App app{"Preceptor: federated distillation for hospitals. Raw images never leave a site."};
-  app.set_version_flag("--version", "preceptor 0.1.0");
+  app.set_version_flag("--version", std::string("preceptor ") + kVersion);
   app.require_subcommand(1);
   std::function<int()> chosen;
   std::map<std::string, CLI::App*> groups;
@@ -32,7 +42,7 @@ int run(int argc, char** argv) {
       const auto group = path.substr(0, space);
       name = path.substr(space + 1);
       auto& known = groups[group];
-      if (!known) known = app.add_subcommand(group)->require_subcommand(1);
+      if (!known) known = app.add_subcommand(group, kGroups.at(group))->require_subcommand(1);
       parent = known;
     }
     auto* sub = parent->add_subcommand(name, command.help);

@@ -26,11 +26,11 @@ std::string_view best_core() {
 }  // namespace
 
 void arrange_cpu(char** argv) {
-  if (std::getenv("OPENBLAS_CORETYPE"))
-    return;  // the user's choice, or this program's second start
+  const char* present = std::getenv("OPENBLAS_CORETYPE");
   const char* wanted = std::getenv("PRECEPTOR_CPU");
+  if (present && !wanted) return;  // somebody chose already
   const std::string core(wanted ? std::string_view(wanted) : best_core());
-  if (core.empty() || core == "off") return;
+  if (core.empty() || core == "off" || (present && core == present)) return;  // the last: this is the second start
   ::setenv("OPENBLAS_CORETYPE", core.c_str(), 1);
   // A site's LibTorch gets training.threads; BLAS's own pool would come on top.
   ::setenv("OPENBLAS_NUM_THREADS", "1", 0);

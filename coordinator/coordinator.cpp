@@ -28,6 +28,7 @@ Effects Coordinator::step(const Event& event, Time now) {
     std::visit([&](const auto& message) { hear(said->peer, message, now); }, said->message);
   } else if (std::holds_alternative<Evaluated>(event) && phase_ == Phase::kEvaluating) {
     phase_ = Phase::kGathering;
+    since_ = now;
   }
   advance(now);
   return std::move(effects_);
@@ -83,14 +84,14 @@ void Coordinator::advance(Time now) {
       start_reports(now);
     } else if (gathered(now)) {
       start_round(now);
-    } else if (now >= job_.options.join_deadline && rounds_done_ == 0) {
-      finish(false, fmt::format("only {} of {} sites came before join_deadline", sites_.size(), job_.options.quorum));
+    } else if (now >= since_ + job_.options.join_deadline) {
+      finish(false, fmt::format("fewer than federation.quorum = {} sites were there before federation.join_deadline", job_.options.quorum));
     }
   }
   if (phase_ == Phase::kReporting) {
     const auto owed = [](const auto& entry) { return entry.second.samples > 0 && !entry.second.report; };
     if (std::ranges::none_of(sites_, owed)) finish(true, "every site reported");
-    else if (now >= reports_since_ + job_.options.report_deadline) finish(true, "report_deadline passed");
+    else if (now >= since_ + job_.options.report_deadline) finish(true, "report_deadline passed");
   }
 }
 
@@ -131,7 +132,7 @@ void Coordinator::close_round(Time now) {
 
 void Coordinator::start_reports(Time now) {
   phase_ = Phase::kReporting;
-  reports_since_ = now;
+  since_ = now;
   for (const auto& [name, site] : sites_)
     if (site.here && site.samples > 0) send(name, Finish{rounds_done_, model_digest_, model_->size()});
 }
@@ -158,9 +159,9 @@ void Coordinator::send(Round::Sends sends) {
 
 std::optional<Time> Coordinator::next_deadline() const {
   switch (phase_) {
-    case Phase::kGathering: return rounds_done_ == 0 ? std::optional<Time>(job_.options.join_deadline) : std::nullopt;
+    case Phase::kGathering: return since_ + job_.options.join_deadline;
     case Phase::kRound: return round_->deadline();
-    case Phase::kReporting: return reports_since_ + job_.options.report_deadline;
+    case Phase::kReporting: return since_ + job_.options.report_deadline;
     default: return std::nullopt;
   }
 }

@@ -98,7 +98,7 @@ class Coordinator {
   std::optional<Round> round_;
   std::uint32_t rounds_done_ = 0;
   int void_rounds_ = 0;
-  Time reports_since_{0};
+  Time since_{0};  ///< when this phase of gathering or reporting began
   Effects effects_;
 };
 

@@ -7,6 +7,8 @@
 
 #include "common/file.h"
 #include "common/log.h"
+#include "common/version.h"
+#include "data/manifest.h"
 
 namespace preceptor::coordinator {
 
@@ -138,7 +140,8 @@ Result<Json> Job::conclude(const Finished& finished, const WireBytes& bytes, con
   TRY(models::save_model(out_ / "model.safetensors", student, {{"job", options_.job}, {"config_hash", config_hash_}, {"model_hash", hash}}));
   const auto test = coordinator::evaluate(student, federation_->consortium.test, options_.seed);
 
-  Json summary{{"job", options_.job},
+  Json summary{{"version", kVersion},
+               {"job", options_.job},
                {"completed", finished.completed},
                {"ended_because", finished.reason},
                {"config_hash", config_hash_},
@@ -165,7 +168,7 @@ Result<Json> Job::conclude(const Finished& finished, const WireBytes& bytes, con
     summary["sites"].push_back(std::move(site));
   }
   const auto& found = federation_->report;
-  summary["data"] = {{"skipped", found.skipped}, {"duplicates", found.duplicates}, {"notes", found.notes},
+  summary["data"] = {{"test_sha256", data::content_hash(federation_->consortium.test)}, {"skipped", found.skipped}, {"duplicates", found.duplicates}, {"notes", found.notes},
                      {"consortium_train", federation_->consortium.train.size()}};
   summary.update(extra);
   summary["wall_seconds"] = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();

@@ -91,14 +91,16 @@ Result<transport::SiteReport> run_daemon(const DaemonOptions& options, const std
   const auto federation = TRY(data::load(options.data, options.seed));
   const auto* chosen = TRY(pick_site(federation, options.site));
   for (const auto& file : federation.report.skipped) spdlog::warn("data: skipped {}", file);
+  const auto& name = options.name.empty() ? options.site : options.name;
+  if (name.empty()) return fail(Code::kInvalid, "name: say what this hospital is called, as in its certificate; no two may share a name");
   const std::filesystem::path folder(options.state);
   std::error_code error;
   std::filesystem::create_directories(folder, error);
   if (error) return fail(Code::kIo, "state: cannot make the folder {}: {}", folder.string(), error.message());
 
   const auto link = TRY(transport::StreamLink::connect(options.link));
-  spdlog::info("{}: {} training images; dialling {}", chosen->name, chosen->data.train.size(), options.link.endpoint);
-  Site site(chosen->name, chosen->data, options.limits);
+  spdlog::info("{}: {} training images; dialling {}", name, chosen->data.train.size(), options.link.endpoint);
+  Site site(name, chosen->data, options.limits);
   TRY(Daemon(site, *link).run(interrupted));
   if (!site.verdict()) return fail(Code::kUnavailable, "the job ended before a verdict was asked for");
   TRY(keep(folder, site.plan(), *site.verdict()));

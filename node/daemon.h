@@ -10,6 +10,7 @@ namespace preceptor::node {
 /// A hospital's daemon, as its YAML file says it.
 struct DaemonOptions {
   std::string site;         ///< which of the data's sites this is; "": the only one
+  std::string name;         ///< of this hospital; its random streams are named after it; "": as `site`
   std::uint64_t seed = 1;   ///< of splitting and dealing `data`
   data::DataOptions data;
   LimitOptions limits;
@@ -18,6 +19,7 @@ struct DaemonOptions {
   template <class V>
   void visit(V& v) {
     v("site", site);
+    v("name", name);
     v("seed", seed, Range{0, 9e15});
     v("data", data);
     v("limits", limits);
