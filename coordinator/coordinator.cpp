@@ -34,6 +34,11 @@ Effects Coordinator::step(const Event& event, Time now) {
 }
 
 void Coordinator::hear(const std::string& peer, const Hello& hello, Time now) {
+  if (hello.train_samples > Accumulator::kMaxWeight) {  // its share of the cohort would make every round void
+    effects_.push_back(Cut{peer, fmt::format("it announces {} training images; at most {} can be weighed", hello.train_samples,
+                                             Accumulator::kMaxWeight)});
+    return;
+  }
   auto& site = sites_[peer];
   site.here = true;
   site.samples = hello.train_samples;

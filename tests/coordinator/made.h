@@ -105,6 +105,7 @@ class FakeSite {
       if (!receiver_->complete()) return ask();
       const auto model = receiver_->take();
       receiver_.reset();
+      if (lazy && !finish_) return {};
       return finish_ ? std::vector<Message>{report()} : std::vector<Message>{train(model)};
     }
     if (const auto* yes = std::get_if<Accepted>(&message)) accepted.push_back(yes->round);
@@ -131,7 +132,6 @@ class FakeSite {
     return fetches;
   }
   transport::Message train(const Bytes& model) {
-    if (lazy) return transport::Hello{.train_samples = samples_};
     std::vector<float> delta(model.size() / sizeof(float));
     std::memcpy(delta.data(), model.data(), model.size());
     RandomStream random(7, name_, {start_.round});
