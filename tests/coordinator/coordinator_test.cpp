@@ -59,7 +59,10 @@ class Hall {
     auto effects = machine->step(event, now);
     for (const auto& effect : effects) {
       if (const auto* send = std::get_if<Send>(&effect)) {
-        if (std::holds_alternative<Accepted>(send->message)) accepted_order += send->peer + " ";
+        if (const auto* yes = std::get_if<Accepted>(&send->message)) {
+          accepted_order += send->peer + " ";
+          acknowledged[send->peer] = *yes;
+        }
         lanes_[{send->peer, false}].push_back(send->message);
       } else if (const auto* evaluate = std::get_if<Evaluate>(&effect)) {
         records.push_back(evaluate->record);
@@ -136,6 +139,7 @@ class Hall {
   std::vector<Cut> cuts;
   std::optional<Finished> finished;
   std::string accepted_order;
+  std::map<std::string, Accepted> acknowledged;  ///< the last of each site
   bool evaluating = false;
 
  private:
@@ -438,6 +442,39 @@ TEST(Coordinator, AnOfferForARoundThatIsNotOpenIsRefusedWithTheOneThatIs) {
   EXPECT_THAT(offer(7), HasSubstr("round 1 is open"));
   hall.run_rounds(1);
   EXPECT_THAT(offer(1), HasSubstr("no round is open"));
+}
+
+TEST(Coordinator, AnAcknowledgementThatWasLostIsRepeatedAfterItsRoundToo) {
+  Hall hall({.rounds = 2, .quorum = 2});
+  hall.connect("amber");
+  hall.connect("birch");
+  hall.run_rounds(1);
+  const auto offers = [&](const Digest& update) {
+    return hall.hear(
+        Said{"amber", UpdateOffer{1, update, 1, hall.space.architecture_hash(), 10, 0}});
+  };
+  const auto update = hall.acknowledged.at("amber").update;
+  for (int i = 0; i < 2; ++i) {  // while the round is measured, and in the next one
+    const auto yes = sent<Accepted>(offers(update), "amber");
+    ASSERT_THAT(yes, SizeIs(1));
+    EXPECT_EQ(yes[0].round, 1u);
+    EXPECT_THAT(sent<Refused>(offers(sha256("another")), "amber"), SizeIs(1));
+    hall.hear(Evaluated{});
+  }
+}
+
+TEST(Coordinator, AnOfferThatIsOpenWhenItsRoundClosesIsAnswered) {
+  Hall slow({.rounds = 1, .sites = 2, .quorum = 1, .quorum_share = 0.1});
+  for (const auto* name : {"amber", "birch"}) slow.connect(name).lazy = true;
+  slow.settle();
+  const auto size = slow.codec.size_bound();
+  slow.hear(Said{"birch", UpdateOffer{1, {}, size, slow.space.architecture_hash(), 10, 0}});
+  slow.now = 100s;
+  const auto effects = slow.hear(Tick{});
+  const auto no = sent<Refused>(effects);
+  ASSERT_THAT(no, SizeIs(1)) << "only the one that offered";
+  EXPECT_EQ(no[0].round, 1u);
+  EXPECT_THAT(no[0].reason, HasSubstr("late"));
 }
 
 TEST(Coordinator, AReportThatNobodyAskedForDoesNotCount) {
