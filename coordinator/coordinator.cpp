@@ -35,6 +35,11 @@ Effects Coordinator::step(const Event& event, Time now) {
 }
 
 void Coordinator::hear(const std::string& peer, const Hello& hello, Time now) {
+  if (hello.train_samples > Accumulator::kMaxWeight) {  // its share of the cohort would make every round void
+    effects_.push_back(Cut{peer, fmt::format("it announces {} training images; at most {} can be weighed", hello.train_samples,
+                                             Accumulator::kMaxWeight)});
+    return;
+  }
   auto& site = sites_[peer];
   site.here = true;
   site.samples = hello.train_samples;
@@ -57,6 +62,8 @@ void Coordinator::hear(const std::string& peer, const Chunk& chunk, Time) {
 
 void Coordinator::hear(const std::string& peer, const UpdateOffer& offer, Time) {
   if (phase_ == Phase::kRound && offer.round == round_->number()) return send(round_->offered(peer, offer));
+  if (const auto& last = sites_[peer].accepted; last && last->round == offer.round && last->update == offer.update)
+    return send(peer, *last);
   const auto now_open = phase_ == Phase::kRound ? fmt::format("round {} is open", round_->number()) : std::string("no round is open");
   send(peer, Refused{offer.round, fmt::format("round {} is over; {}", offer.round, now_open)});
 }
@@ -115,6 +122,7 @@ void Coordinator::start_round(Time now) {
 
 void Coordinator::close_round(Time now) {
   auto record = round_->close(now);
+  send(round_->turn_away());
   round_.reset();
   ++rounds_done_;
   if (record.outcome == "void") {
@@ -154,7 +162,10 @@ void Coordinator::set_model(Blob model) {
 }
 
 void Coordinator::send(Round::Sends sends) {
-  for (auto& one : sends) effects_.push_back(std::move(one));
+  for (auto& one : sends) {
+    if (const auto* accepted = std::get_if<Accepted>(&one.message)) sites_[one.peer].accepted = *accepted;
+    effects_.push_back(std::move(one));
+  }
 }
 
 std::optional<Time> Coordinator::next_deadline() const {

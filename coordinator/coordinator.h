@@ -67,6 +67,7 @@ class Coordinator {
   struct Site {
     std::uint64_t samples = 0;
     bool here = false;
+    std::optional<transport::Accepted> accepted;  ///< its last update in a sum; the message may be lost
     std::optional<transport::SiteReport> report;
   };
   void hear(const std::string& peer, const transport::Hello& hello, Time now);

@@ -171,4 +171,12 @@ RoundRecord Round::close(Time now) {
   return record_;
 }
 
+Round::Sends Round::turn_away() const {
+  Sends sends;
+  for (const auto& [name, site] : sites_)
+    if (site.state == State::kUploading || site.state == State::kQueued)
+      sends.push_back({name, Refused{record_.round, record_.missing.at(name)}});
+  return sends;
+}
+
 }  // namespace preceptor::coordinator

@@ -56,6 +56,8 @@ class Round {
   bool invited(const std::string& peer) const { return sites_.contains(peer); }
   /// Names who is missing and why, and says whether there is a quorum. Call once, when over.
   RoundRecord close(Time now);
+  /// Answers the offers that were still open at close: no offer is left without a yes or a no.
+  Sends turn_away() const;
 
  private:
   enum class State { kWaiting, kQueued, kUploading, kAccepted, kRefused };

@@ -1,8 +1,27 @@
 #include "node/session.h"
 
+#include <charconv>
+
 namespace preceptor::node {
 
 using namespace transport;
+
+namespace {
+
+/// nullopt: not 64 hexadecimal digits.
+std::optional<Digest> parse_digest(const std::string& text) {
+  Digest digest{};
+  if (text.size() != 2 * digest.size()) return std::nullopt;
+  for (std::size_t i = 0; i < digest.size(); ++i) {
+    const char* pair = text.data() + 2 * i;
+    std::uint8_t value = 0;
+    if (std::from_chars(pair, pair + 2, value, 16).ptr != pair + 2) return std::nullopt;
+    digest[i] = std::byte(value);
+  }
+  return digest;
+}
+
+}  // namespace
 
 Effects Session::step(Event event, Time) {
   effects_.clear();
@@ -24,7 +43,7 @@ Effects Session::step(Event event, Time) {
     } else {
       report_ = std::move(judged->report);
       phase_ = Phase::kReporting;
-      if (connected_) send(*report_);
+      send(*report_);
     }
   }
   take_up_work();
@@ -51,11 +70,9 @@ void Session::plan_ready(PlanReady& answer) {
   planned_ = true;
   phase_ = Phase::kReady;
   if (answer.teacher_sha256.empty()) return;
-  Digest digest{};
-  for (std::size_t i = 0; i < digest.size() && 2 * i + 1 < answer.teacher_sha256.size(); ++i)
-    digest[i] = std::byte(std::stoi(answer.teacher_sha256.substr(2 * i, 2), nullptr, 16));
-  teacher_ = digest;
-  fetch(digest, answer.teacher_bytes);
+  teacher_ = parse_digest(answer.teacher_sha256);
+  if (!teacher_) return stop(false, "the plan is refused: its teacher's sha256 is not 64 hexadecimal digits");
+  fetch(*teacher_, answer.teacher_bytes);
 }
 
 void Session::hear(RoundStart& start) {
@@ -68,9 +85,8 @@ void Session::hear(Finish& finish) {
 }
 
 /// Starts what was told last, as soon as nothing else is under way. The newest word wins: a round that this
-/// site missed is not made up for.
+/// site missed is not made up for. An open offer is answered first: its update may be in the sum.
 void Session::take_up_work() {
-  if (phase_ == Phase::kOffering && (next_round_ || finish_)) settle(false, "the round closed without it");
   if (phase_ != Phase::kReady || teacher_ || !planned_) return;
   const auto wanted = finish_ ? finish_->model : next_round_ ? next_round_->model : Digest{};
   if (!finish_ && !next_round_) return;
@@ -79,6 +95,7 @@ void Session::take_up_work() {
 }
 
 void Session::fetch(const Digest& blob, std::uint64_t bytes) {
+  if (bytes == 0) return stop(false, "the coordinator offers an empty model");
   receiver_.emplace(blob, bytes);
   ask();
 }
@@ -120,7 +137,8 @@ void Session::trained(Trained& answer) {
   const auto size = blob->size();
   offer_ = UpdateOffer{answer.round, outbox_.put(std::move(blob)), size, round_->architecture, train_samples_, answer.train_loss};
   phase_ = Phase::kOffering;
-  if (connected_ && !next_round_ && !finish_) send(*offer_);
+  if (next_round_ || finish_) return settle(false, "the round closed without it");
+  send(*offer_);
 }
 
 void Session::hear(Fetch& fetch) {
@@ -132,6 +150,7 @@ void Session::hear(Accepted& accepted) {
 }
 
 void Session::hear(Refused& refused) {
+  if (teacher_ && phase_ == Phase::kReady) return stop(false, "the plan's teacher is not to be had: " + refused.reason);
   if (phase_ == Phase::kOffering && refused.round == offer_->round) settle(false, refused.reason);
 }
 

@@ -95,7 +95,10 @@ class Session {
   void take_up_work();
   void offer();
   void stop(bool completed, const std::string& reason);
-  void send(transport::Message message) { effects_.push_back(Send{std::move(message)}); }
+  /// Nothing while disconnected: the next Welcome takes up what is open.
+  void send(transport::Message message) {
+    if (connected_) effects_.push_back(Send{std::move(message)});
+  }
 
   std::uint64_t train_samples_;
   Phase phase_ = Phase::kIdle;

@@ -19,8 +19,7 @@ std::optional<Chunk> BlobShelf::serve(const Fetch& fetch) const {
 }
 
 std::optional<Fetch> BlobReceiver::next() {
-  if (complete_ || (asked_ >= size_ && size_ > 0) || asked_ >= bytes_.size() + kWindow * kChunkBytes) return std::nullopt;
-  if (size_ == 0 && asked_ > 0) return std::nullopt;
+  if (complete_ || asked_ >= size_ || asked_ >= bytes_.size() + kWindow * kChunkBytes) return std::nullopt;
   const auto length = std::uint32_t(std::min<std::uint64_t>(kChunkBytes, size_ - asked_));
   const Fetch fetch{digest_, asked_, length};
   asked_ += length;

@@ -25,7 +25,8 @@ class BlobShelf {
 };
 
 /// One blob on its way in. The receiver asks, so it sets the pace: at most kWindow pieces are under way.
-/// After a broken connection it goes on behind the last byte it has. Memory grows with what arrived.
+/// After a broken connection it goes on behind the last byte it has. Memory grows with what arrived. A blob
+/// of no bytes is never asked for and never complete: refuse it before.
 class BlobReceiver {
  public:
   static constexpr std::uint64_t kWindow = 4;

@@ -26,6 +26,7 @@ class UpdateCodec {
   static Result<UpdateCodec> create(const UpdateOptions& options, const ParameterSpace& space);
 
   /// delta: [space.size()]. `memory` belongs to the node; unused where the options say so.
+  /// Error: kInvalid, when a value is not finite; `memory` stays as it was.
   Result<Bytes> encode(std::span<const float> delta, std::uint64_t seed,
                        ErrorFeedback& memory) const;
 
