@@ -13,11 +13,14 @@ namespace {
 using Counts = std::vector<std::uint32_t>;  ///< how often each image is in a resample
 using Statistic = std::optional<double>;
 
+/// What a diverged model says counts as no confidence at all; a NaN would break the order of a sort.
+float known(float probability) { return std::isnan(probability) ? 0 : probability; }
+
 /// One class against the rest, images sorted by score once, so that a resample costs one pass.
 class RankedClass {
  public:
   RankedClass(const Predictions& p, std::size_t positive) : order_(p.labels.size()), group_(p.labels.size()), positive_(p.labels.size()) {
-    const auto score = [&](std::size_t i) { return p.probabilities[i * p.classes + positive]; };
+    const auto score = [&](std::size_t i) { return known(p.probabilities[i * p.classes + positive]); };
     std::iota(order_.begin(), order_.end(), std::size_t{0});
     std::ranges::sort(order_, {}, [&](std::size_t i) { return std::pair(score(i), i); });
     for (std::size_t k = 0; k < order_.size(); ++k) {
@@ -50,9 +53,9 @@ class Evaluator {
   explicit Evaluator(const Predictions& p) : p_(p), predicted_(p.labels.size()), confidence_(p.labels.size()) {
     for (std::size_t i = 0; i < predicted_.size(); ++i) {
       const auto row = p.probabilities.subspan(i * p.classes, p.classes);
-      const auto best = std::ranges::max_element(row);
+      const auto best = std::ranges::max_element(row, {}, known);
       predicted_[i] = std::int32_t(best - row.begin());
-      confidence_[i] = *best;
+      confidence_[i] = known(*best);
     }
     for (std::size_t c = p.classes == 2 ? 1 : 0; c < p.classes; ++c) ranked_.emplace_back(p, c);
   }

@@ -12,7 +12,7 @@ struct Estimate {
   double value = 0, low = 0, high = 0;
 };
 
-/// Probabilities [N, classes], row-major, and the true labels [N]. Borrows; torch-free.
+/// Probabilities [N, classes], row-major, and the true labels [N]; NaN counts as 0. Borrows; torch-free.
 struct Predictions {
   std::span<const float> probabilities;
   std::span<const std::int32_t> labels;
