@@ -1,0 +1,114 @@
+#include "sim/simulation.h"
+
+#include <gtest/gtest.h>
+
+#include "common/file.h"
+#include "tests/support/temp_dir.h"
+
+namespace preceptor::sim {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+/// Three procedural hospitals and two short rounds: a few seconds.
+constexpr const char* kConfig = R"(
+seed: 3
+data:
+  kind: phantom
+  phantom: {images: 240, sites: 3}
+  partition: {method: site, consortium: 0.2}
+teacher: {training: {epochs: 0}}
+student:
+  model: {name: shufflenet_v2, width: 0.5, stem: small}
+  training: {epochs: 1}
+federation: {rounds: 2, quorum: 3}
+training: {epochs: 1, learning_rate: 0.01, augment: {shift: 1, flip: true}}
+update:
+  weights: [{codec: topk, fraction: 0.2}, {codec: quantize, bits: 8}, {codec: zstd}]
+personalise_epochs: 1
+)";
+
+struct Run {
+  test::TempDir dir;
+  Json summary;
+};
+
+Run run(const std::vector<std::string>& overrides) {
+  Run done;
+  const auto yaml = parse_yaml(kConfig, "test", overrides);
+  EXPECT_TRUE(yaml) << yaml.error().message;
+  auto options = read_options<SimulationOptions>(*yaml, "test");
+  EXPECT_TRUE(options) << options.error().message;
+  auto summary = simulate(*options, write_options(*options), done.dir.path());
+  EXPECT_TRUE(summary) << summary.error().message;
+  if (summary) done.summary = std::move(*summary);
+  return done;
+}
+
+TEST(Simulation, TheModelDoesNotDependOnTheNumberOfThreads) {
+  const auto one = run({"sim.threads=1"}), two = run({"sim.threads=2"});
+  EXPECT_EQ(one.summary["model_hash"], two.summary["model_hash"]);
+  EXPECT_EQ(one.summary["sites"], two.summary["sites"]);
+  EXPECT_EQ(one.summary["bytes_up"], two.summary["bytes_up"]);
+  const auto other = run({"seed=4"});
+  EXPECT_NE(one.summary["model_hash"], other.summary["model_hash"]);
+}
+
+TEST(Simulation, TheRunDirectoryHoldsWhatIsPromised) {
+  const auto done = run({});
+  for (const auto* key : {"config_hash", "seed", "rounds", "test", "teacher", "student_parameters", "bytes_up", "bytes_down",
+                          "bytes_up_fp32", "wall_seconds", "peak_rss_bytes", "model_hash", "sites"})
+    EXPECT_TRUE(done.summary.contains(key)) << key;
+  EXPECT_EQ(done.summary["rounds"], 2);
+  EXPECT_TRUE(done.summary["test"]["auc"].is_number());
+  ASSERT_EQ(done.summary["sites"].size(), 3u);
+  for (const auto& site : done.summary["sites"])
+    for (const auto* key : {"name", "train", "local_auc", "global_auc", "personalised_auc", "verdict"}) EXPECT_TRUE(site.contains(key)) << key;
+  EXPECT_EQ(hex(sha256(*read_text(done.dir / "config.yaml", 1 << 20))), done.summary["config_hash"]);
+  const auto lines = *read_text(done.dir / "rounds.jsonl", 1 << 20);
+  EXPECT_EQ(std::ranges::count(lines, '\n'), 2);
+  const auto first = Json::parse(lines.substr(0, lines.find('\n')));
+  EXPECT_EQ(first["outcome"], "complete");
+  EXPECT_EQ(first["accepted"].size(), 3u);
+  const auto model = models::load_model(done.dir / "model.safetensors");
+  ASSERT_TRUE(model) << model.error().message;
+  EXPECT_EQ(model_hash(model->model.store()), done.summary["model_hash"]);
+}
+
+TEST(Simulation, TheUplinkIsSmallerThanFp32) {
+  const auto done = run({});
+  EXPECT_GT(done.summary["bytes_up_fp32"].get<double>(), 8 * done.summary["bytes_up"].get<double>());
+}
+
+TEST(Simulation, ATeacherTravelsOnlyWhereTheSitesAllowIt) {
+  const std::vector<std::string> teacher{"teacher.training.epochs=1", "teacher.model={name: shufflenet_v2, width: 0.5, stem: small}",
+                                         "distillation.from=teacher"};
+  auto willing = teacher;
+  willing.push_back("sim.limits.teacher_mib=64");
+  const auto with = run(willing), without = run(teacher), global = run({"distillation.from=global"});
+  EXPECT_GT(with.summary["bytes_down"].get<double>(), without.summary["bytes_down"].get<double>() + 3 * 1e6);
+  EXPECT_NE(with.summary["model_hash"], without.summary["model_hash"]);
+  EXPECT_NE(global.summary["model_hash"], run({}).summary["model_hash"]);
+}
+
+TEST(Simulation, APlanBeyondTheSitesLimitsIsRefusedAndTheJobSaysSo) {
+  const auto yaml = parse_yaml(kConfig, "test", {"sim.limits.max_epochs=1", "training.epochs=2"});
+  auto options = *read_options<SimulationOptions>(*yaml, "test");
+  test::TempDir dir;
+  const auto summary = simulate(options, write_options(options), dir.path());
+  ASSERT_FALSE(summary);
+  EXPECT_NE(summary.error().message.find("given up"), std::string::npos) << summary.error().message;
+}
+
+TEST(Simulation, AStudentFileOfAnotherNetworkIsRefused) {
+  const auto first = run({});
+  const auto yaml = parse_yaml(kConfig, "test", {"student.path=" + (first.dir / "model.safetensors").string(), "student.model.width=1"});
+  auto options = *read_options<SimulationOptions>(*yaml, "test");
+  test::TempDir dir;
+  const auto summary = simulate(options, write_options(options), dir.path());
+  ASSERT_FALSE(summary);
+  EXPECT_EQ(summary.error().code, Code::kInvalid);
+}
+
+}  // namespace
+}  // namespace preceptor::sim
