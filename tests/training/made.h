@@ -38,13 +38,13 @@ inline models::FlatModel made_model(const std::string& name = "test-tiny", int c
   return model;
 }
 
-inline data::Dataset phantoms(int images, int classes = 2, double difficulty = 0,
-                              int channels = 1) {
+inline data::Dataset phantoms(int images, int classes = 2, double difficulty = 0, int channels = 1,
+                              std::uint64_t seed = 1) {
   data::SourceOptions options;
   options.channels = channels;
   options.phantom = {
       .images = images, .sites = 1, .classes = classes, .site_shift = 0, .difficulty = difficulty};
-  return data::read_source(options, 1).value().images;
+  return data::read_source(options, seed).value().images;
 }
 
 /// Small images of noise in which no two are alike.
