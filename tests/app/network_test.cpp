@@ -107,7 +107,7 @@ TEST(Network, ANodeThatIsKilledIsNamedInTheRecordAndTheRunGoesOn) {
   TempDir dir;
   make_ca(dir, "ca", {"hospital-1", "hospital-2", "hospital-3"});
   auto job = std::string(kJob);
-  job.replace(job.find("quorum: 3"), 9, "quorum: 2, deadline: 20, report_deadline: 20");
+  job.replace(job.find("quorum: 3"), 9, "quorum: 2, deadline: 15, report_deadline: 15");
   job.replace(job.find("rounds: 2"), 9, "rounds: 3");
   ASSERT_TRUE(write_file(dir / "coordinator.yaml", job + tls(dir / "ca", "coordinator", "127.0.0.1:0")));
   Process coordinator({PRECEPTOR_PROGRAM, "coordinator", "serve", "--config", (dir / "coordinator.yaml").string(), "--out", (dir / "net").string()},
@@ -117,7 +117,7 @@ TEST(Network, ANodeThatIsKilledIsNamedInTheRecordAndTheRunGoesOn) {
   port.pop_back();
   std::vector<Process> nodes;
   for (const auto* site : {"hospital-1", "hospital-2", "hospital-3"}) nodes.push_back(start_node(dir, "ca", site, port));
-  nodes[0].wait_for("training");
+  nodes[0].wait_for("round 1: ");
   nodes[0].kill(SIGKILL);
   EXPECT_EQ(coordinator.wait(), 0) << coordinator.output();
   const auto summary = json_file(dir / "net" / "summary.json");

@@ -29,8 +29,9 @@ personalise_epochs: 1
 )";
 
 struct Run {
-  test::TempDir dir;
+  std::unique_ptr<test::TempDir> folder = std::make_unique<test::TempDir>();
   Json summary;
+  std::filesystem::path file(const std::string& name) const { return *folder / name; }
 };
 
 Run run(const std::vector<std::string>& overrides) {
@@ -39,7 +40,7 @@ Run run(const std::vector<std::string>& overrides) {
   EXPECT_TRUE(yaml) << yaml.error().message;
   auto options = read_options<SimulationOptions>(*yaml, "test");
   EXPECT_TRUE(options) << options.error().message;
-  auto summary = simulate(*options, write_options(*options), done.dir.path());
+  auto summary = simulate(*options, write_options(*options), done.folder->path());
   EXPECT_TRUE(summary) << summary.error().message;
   if (summary) done.summary = std::move(*summary);
   return done;
@@ -64,13 +65,13 @@ TEST(Simulation, TheRunDirectoryHoldsWhatIsPromised) {
   ASSERT_EQ(done.summary["sites"].size(), 3u);
   for (const auto& site : done.summary["sites"])
     for (const auto* key : {"name", "train", "local_auc", "global_auc", "personalised_auc", "verdict"}) EXPECT_TRUE(site.contains(key)) << key;
-  EXPECT_EQ(hex(sha256(*read_text(done.dir / "config.yaml", 1 << 20))), done.summary["config_hash"]);
-  const auto lines = *read_text(done.dir / "rounds.jsonl", 1 << 20);
+  EXPECT_EQ(hex(sha256(*read_text(done.file("config.yaml"), 1 << 20))), done.summary["config_hash"]);
+  const auto lines = *read_text(done.file("rounds.jsonl"), 1 << 20);
   EXPECT_EQ(std::ranges::count(lines, '\n'), 2);
   const auto first = Json::parse(lines.substr(0, lines.find('\n')));
   EXPECT_EQ(first["outcome"], "complete");
   EXPECT_EQ(first["accepted"].size(), 3u);
-  const auto model = models::load_model(done.dir / "model.safetensors");
+  const auto model = models::load_model(done.file("model.safetensors"));
   ASSERT_TRUE(model) << model.error().message;
   EXPECT_EQ(model_hash(model->model.store()), done.summary["model_hash"]);
 }
@@ -102,7 +103,7 @@ TEST(Simulation, APlanBeyondTheSitesLimitsIsRefusedAndTheJobSaysSo) {
 
 TEST(Simulation, AStudentFileOfAnotherNetworkIsRefused) {
   const auto first = run({});
-  const auto yaml = parse_yaml(kConfig, "test", {"student.path=" + (first.dir / "model.safetensors").string(), "student.model.width=1"});
+  const auto yaml = parse_yaml(kConfig, "test", {"student.path=" + first.file("model.safetensors").string(), "student.model.width=1"});
   auto options = *read_options<SimulationOptions>(*yaml, "test");
   test::TempDir dir;
   const auto summary = simulate(options, write_options(options), dir.path());
