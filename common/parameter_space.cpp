@@ -15,8 +15,10 @@ std::string_view role_name(Role role) {
       return "norm-scale";
     case Role::kNormBias:
       return "norm-bias";
-    case Role::kNormStatistic:
-      return "norm-statistic";
+    case Role::kNormMean:
+      return "norm-mean";
+    case Role::kNormVariance:
+      return "norm-variance";
   }
   return "?";
 }
@@ -34,7 +36,7 @@ void ParameterSpace::add(std::string name, std::vector<std::int64_t> shape, Role
 std::size_t ParameterSpace::trainable() const {
   std::size_t count = 0;
   for (const auto& piece : pieces_)
-    if (piece.role != Role::kNormStatistic) count += piece.size;
+    if (!is_statistic(piece.role)) count += piece.size;
   return count;
 }
 
@@ -59,6 +61,13 @@ FlatBuffer FlatBuffer::clone() const {
   FlatBuffer copy(size_);
   std::ranges::copy(span(), copy.data());
   return copy;
+}
+
+void repair_variances(const ParameterSpace& space, std::span<float> parameters) {
+  for (const auto& piece : space.pieces()) {
+    if (piece.role != Role::kNormVariance) continue;
+    for (auto& value : parameters.subspan(piece.offset, piece.size)) value = std::max(value, 0.0f);
+  }
 }
 
 std::string model_hash(std::span<const float> parameters) {

@@ -13,7 +13,9 @@
 namespace preceptor {
 
 /// What a piece of the model is for; selections (shared, frozen, lossless) are made by role.
-enum class Role : std::uint8_t { kWeight, kBias, kNormScale, kNormBias, kNormStatistic };
+enum class Role : std::uint8_t { kWeight, kBias, kNormScale, kNormBias, kNormMean, kNormVariance };
+/// Running means and variances of normalisation: measured, not trained by gradient.
+inline bool is_statistic(Role role) { return role == Role::kNormMean || role == Role::kNormVariance; }
 std::string_view role_name(Role role);
 
 /// One named tensor inside the flat buffer.
@@ -61,6 +63,10 @@ class FlatBuffer {
   std::unique_ptr<float[], Free> data_;
   std::size_t size_ = 0;
 };
+
+/// Raises normalisation variances that are below zero to zero: the mean of lossily coded updates can leave one
+/// there, and its square root would make every output of the model NaN.
+void repair_variances(const ParameterSpace& space, std::span<float> parameters);
 
 /// SHA-256 of the floats' bytes: the model hash that runs are compared by.
 std::string model_hash(std::span<const float> parameters);

@@ -132,6 +132,7 @@ void Coordinator::close_round(Time now) {
     void_rounds_ = 0;
     auto next = std::make_shared<Bytes>(*model_);
     accumulator_.apply({reinterpret_cast<float*>(next->data()), job_.space.size()}, job_.options.learning_rate);
+    repair_variances(job_.space, {reinterpret_cast<float*>(next->data()), job_.space.size()});
     set_model(std::move(next));
   }
   phase_ = Phase::kEvaluating;

@@ -17,7 +17,7 @@ struct Slot {
 Role role_of(const torch::nn::Module& module, const std::string& name, bool buffer) {
   const bool norm = module.as<torch::nn::BatchNorm1d>() || module.as<torch::nn::BatchNorm2d>() ||
                     module.as<torch::nn::LayerNorm>() || module.as<torch::nn::GroupNorm>();
-  if (buffer) return Role::kNormStatistic;
+  if (buffer) return name == "running_var" ? Role::kNormVariance : Role::kNormMean;
   if (name == "bias") return norm ? Role::kNormBias : Role::kBias;
   return norm ? Role::kNormScale : Role::kWeight;
 }
@@ -67,7 +67,7 @@ void FlatModel::initialise(RandomStream random) {
       deviation = std::sqrt(2.0 / double(piece.shape[0] * piece.shape[2] * piece.shape[3]));
     else if (piece.role == Role::kWeight)
       deviation = 0.01;
-    const bool one = piece.role == Role::kNormScale || (piece.role == Role::kNormStatistic && piece.name.ends_with("var"));
+    const bool one = piece.role == Role::kNormScale || piece.role == Role::kNormVariance;
     for (auto& value : target) value = deviation > 0 ? float(deviation * random.normal()) : one ? 1.0f : 0.0f;
   }
   load(values);

@@ -10,7 +10,7 @@ namespace {
 ParameterSpace example() {
   ParameterSpace space;
   space.add("conv.weight", {8, 3, 3, 3}, Role::kWeight);
-  space.add("norm.running_mean", {8}, Role::kNormStatistic);
+  space.add("norm.running_mean", {8}, Role::kNormMean);
   space.add("temperature", {}, Role::kBias);
   return space;
 }
@@ -62,7 +62,7 @@ TEST(ParameterSpace, EveryRoleHasItsOwnName) {
   EXPECT_EQ(role_name(Role::kBias), "bias");
   EXPECT_EQ(role_name(Role::kNormScale), "norm-scale");
   EXPECT_EQ(role_name(Role::kNormBias), "norm-bias");
-  EXPECT_EQ(role_name(Role::kNormStatistic), "norm-statistic");
+  EXPECT_EQ(role_name(Role::kNormVariance), "norm-variance");
 }
 
 TEST(FlatBuffer, IsAlignedZeroedAndClonedByValue) {
@@ -86,6 +86,22 @@ TEST(ModelHash, IsSha256OfTheFloatsBytes) {
   const float values[] = {1.0f, -0.0f};
   const std::uint8_t bytes[] = {0, 0, 0x80, 0x3f, 0, 0, 0, 0x80};
   EXPECT_EQ(model_hash(values), hex(sha256(std::as_bytes(std::span(bytes)))));
+}
+
+}  // namespace
+}  // namespace preceptor
+
+namespace preceptor {
+namespace {
+
+TEST(ParameterSpace, VariancesBelowZeroAreRaisedToZeroAndNothingElseIs) {
+  ParameterSpace space;
+  space.add("weight", {2}, Role::kWeight);
+  space.add("norm.running_mean", {2}, Role::kNormMean);
+  space.add("norm.running_var", {3}, Role::kNormVariance);
+  std::vector<float> values{-1, 2, -3, 4, -0.01f, 0, 5};
+  repair_variances(space, values);
+  EXPECT_EQ(values, (std::vector<float>{-1, 2, -3, 4, 0, 0, 5}));
 }
 
 }  // namespace

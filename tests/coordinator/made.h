@@ -14,10 +14,10 @@ namespace preceptor::coordinator::test {
 inline ParameterSpace made_space(std::int64_t floats = 64) {
   ParameterSpace space;
   space.add("conv.weight", {floats / 2}, Role::kWeight);
-  space.add("norm.running_mean", {4}, Role::kNormStatistic);
+  space.add("norm.running_mean", {4}, Role::kNormMean);
   space.add("fc.weight", {floats / 2}, Role::kWeight);
   space.add("fc.bias", {2}, Role::kBias);
-  space.add("norm.running_var", {4}, Role::kNormStatistic);
+  space.add("norm.running_var", {4}, Role::kNormVariance);
   return space;
 }
 

@@ -12,7 +12,7 @@ ParameterSpace made_space() {
   space.add("weight", {5, 4}, Role::kWeight);
   space.add("bias", {5}, Role::kBias);
   space.add("norm", {4}, Role::kNormScale);
-  space.add("mean", {3}, Role::kNormStatistic);
+  space.add("mean", {3}, Role::kNormMean);
   return space;
 }
 constexpr std::int64_t kDecayed = 20, kTrained = 29, kAll = 32;

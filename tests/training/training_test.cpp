@@ -186,7 +186,7 @@ TEST(Training, ClipsTheGradientToItsNormAndNoMore) {
     double square = 0;
     for (const auto& piece : model.space().pieces())
       for (std::size_t i = piece.offset;
-           i < piece.offset + piece.size && piece.role != Role::kNormStatistic; ++i)
+           i < piece.offset + piece.size && !is_statistic(piece.role); ++i)
         square += std::pow(double(after[i]) - before[i], 2);
     return std::sqrt(square) / 0.125;
   };

@@ -20,11 +20,11 @@ ParameterSpace interleaved_space() {
   space.add("conv1.weight", {1000, 9}, Role::kWeight);
   space.add("norm1.weight", {37}, Role::kNormScale);
   space.add("norm1.bias", {37}, Role::kNormBias);
-  space.add("norm1.running_mean", {37}, Role::kNormStatistic);
-  space.add("norm1.running_var", {37}, Role::kNormStatistic);
+  space.add("norm1.running_mean", {37}, Role::kNormMean);
+  space.add("norm1.running_var", {37}, Role::kNormVariance);
   space.add("empty.weight", {0}, Role::kWeight);
   space.add("conv2.weight", {Pipeline::kTile + 1234}, Role::kWeight);
-  space.add("norm2.running_mean", {Pipeline::kTile + 5}, Role::kNormStatistic);
+  space.add("norm2.running_mean", {Pipeline::kTile + 5}, Role::kNormMean);
   space.add("fc.weight", {3, 5}, Role::kWeight);
   space.add("fc.bias", {3}, Role::kBias);
   return space;
@@ -33,7 +33,7 @@ ParameterSpace interleaved_space() {
 bool is_statistic(const ParameterSpace& space, std::size_t index) {
   for (const auto& piece : space.pieces())
     if (index >= piece.offset && index < piece.offset + piece.size)
-      return piece.role == Role::kNormStatistic;
+      return is_statistic(piece.role);
   throw std::logic_error("outside the space");
 }
 
@@ -167,7 +167,7 @@ TEST(UpdateCodec, SameDeltaAndSeedGiveTheSameBytesAndAnotherSeedOthers) {
 }
 
 TEST(UpdateCodec, AModelWithoutStatisticsAndOneWithoutWeightsGoThroughToo) {
-  for (const auto role : {Role::kWeight, Role::kNormStatistic}) {
+  for (const auto role : {Role::kWeight, Role::kNormMean}) {
     ParameterSpace space;
     space.add("only", {100}, role);
     const auto codec = make({}, space);
@@ -180,7 +180,7 @@ TEST(UpdateCodec, AModelWithoutStatisticsAndOneWithoutWeightsGoThroughToo) {
 TEST(UpdateCodec, EveryTruncationIsAnErrorAndNeverReadsPastTheEnd) {
   ParameterSpace space;
   space.add("weight", {70}, Role::kWeight);
-  space.add("mean", {9}, Role::kNormStatistic);
+  space.add("mean", {9}, Role::kNormMean);
   for (const auto& options : {kRaw, UpdateOptions{}}) {
     const auto codec = make(options, space);
     const auto whole = encode(codec, layered_update(space.size()));
