@@ -248,8 +248,27 @@ TEST(Coordinator, GivesUpWhenTooFewSitesComeBeforeTheJoinDeadline) {
   hall.connect("amber");
   hall.run();
   EXPECT_FALSE(hall.finished->completed);
-  EXPECT_THAT(hall.finished->reason, HasSubstr("only 1 of 2 sites"));
+  EXPECT_THAT(hall.finished->reason, HasSubstr("fewer than federation.quorum = 2"));
   EXPECT_EQ(hall.sites.at("amber").goodbye, hall.finished->reason);
+}
+
+TEST(Coordinator, WaitsAnotherJoinDeadlineForSitesThatVanishBetweenRoundsAndThenGivesUp) {
+  for (const bool back : {true, false}) {
+    Hall hall({.rounds = 2, .quorum = 1});
+    hall.connect("amber");
+    hall.run_rounds(1);
+    hall.disconnect("amber", "power cut");
+    hall.now = 1000s;
+    hall.settle();
+    EXPECT_EQ(hall.machine->next_deadline(), Time(1050s));
+    hall.now = 1050s - 1ms;
+    hall.hear(Tick{});
+    ASSERT_FALSE(hall.finished);
+    if (back) hall.connect("amber");
+    hall.run();
+    EXPECT_EQ(hall.finished->completed, back);
+    EXPECT_THAT(hall.records, SizeIs(back ? 2 : 1));
+  }
 }
 
 TEST(Coordinator, ASiteWithoutImagesIsNeitherAskedNorAwaited) {
