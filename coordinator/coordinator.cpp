@@ -69,8 +69,10 @@ void Coordinator::hear(const std::string& peer, const UpdateOffer& offer, Time) 
 }
 
 void Coordinator::hear(const std::string& peer, const SiteReport& report, Time) {
-  if (phase_ == Phase::kReporting) sites_[peer].report = report;
-  send(peer, Goodbye{phase_ == Phase::kReporting ? "the report has arrived" : "no report was asked for"});
+  const auto site = sites_.find(peer);
+  const bool asked = phase_ == Phase::kReporting && site != sites_.end() && site->second.samples > 0;
+  if (asked) site->second.report = report;
+  send(peer, Goodbye{asked ? "the report has arrived" : "no report was asked for"});
 }
 
 template <class Other>
@@ -87,7 +89,9 @@ bool Coordinator::gathered(Time now) const {
 void Coordinator::advance(Time now) {
   if (phase_ == Phase::kRound && round_->over(now)) close_round(now);
   if (phase_ == Phase::kGathering) {
-    if (rounds_done_ == std::uint32_t(job_.options.rounds)) {
+    if (void_rounds_ >= job_.options.max_void_rounds) {
+      finish(false, fmt::format("{} rounds in a row without a quorum", void_rounds_));
+    } else if (rounds_done_ == std::uint32_t(job_.options.rounds)) {
       start_reports(now);
     } else if (gathered(now)) {
       start_round(now);
@@ -126,8 +130,7 @@ void Coordinator::close_round(Time now) {
   round_.reset();
   ++rounds_done_;
   if (record.outcome == "void") {
-    if (++void_rounds_ >= job_.options.max_void_rounds)
-      return finish(false, fmt::format("{} rounds in a row without a quorum", void_rounds_));
+    ++void_rounds_;
   } else {
     void_rounds_ = 0;
     auto next = std::make_shared<Bytes>(*model_);
