@@ -48,7 +48,7 @@ std::function<int()> set_up(CLI::App& app, Result<void> (*action)(const Argument
   return [arguments, action] { return finish(action(*arguments)); };
 }
 
-const RegisterCommand kInit{"ca init", {"Make a consortium's root certificate", "preceptor ca init --dir ca --name 'Lung consortium'",
+const RegisterCommand kInit{"ca init", {"Make a consortium's root certificate", "preceptor ca init --dir ca --name lung-consortium",
   [](CLI::App& app) {
     return set_up(app, init, [](CLI::App& sub, Arguments& a) { sub.add_option("--name", a.name, "the consortium's name")->required(); });
   }}};

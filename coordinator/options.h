@@ -10,7 +10,7 @@ struct RoundOptions {
   int cohort = 0;              ///< sites asked in a round, drawn anew each time; 0: all that are there
   int quorum = 1;              ///< updates without which a round is void
   double quorum_share = 0.5;   ///< share of the cohort's training images that the updates must stand for
-  std::chrono::seconds join_deadline{600};     ///< from the start to the first round
+  std::chrono::seconds join_deadline{600};     ///< from the start, or the end of a round, until a quorum is here
   std::chrono::seconds deadline{600};          ///< from a round's start to its last update
   std::chrono::seconds report_deadline{1800};  ///< from the last round to the last verdict
   int uploads = 4;             ///< updates fetched at a time: memory is this many compressed updates
