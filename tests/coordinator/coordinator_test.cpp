@@ -188,7 +188,8 @@ TEST(Coordinator, EachRoundAddsTheWeightedMeanOfWhatTheSitesMadeOfItsModel) {
       value += 0.5 * (0.75 * a + 0.25 * b);
     }
     int repaired = 0;
-    for (const auto& piece : made_space().pieces()) {
+    const auto space = made_space();
+    for (const auto& piece : space.pieces()) {
       for (std::size_t i = piece.offset; i < piece.offset + piece.size; ++i) {
         if (piece.role == Role::kNormVariance && model[i] < 0) model[i] = 0, ++repaired;
         ASSERT_NEAR(floats_of(hall.models[round - 1])[i], model[i], 1e-7) << round << " " << piece.name;
