@@ -29,6 +29,10 @@ Result<Plan> read_plan(const std::string& text, const data::Splits& data) {
   if (task.channels != train.channels || task.image_size != train.height || task.classes != int(train.classes.size()))
     return fail(Code::kRefused, "it is for {} classes and {} px images of {} channels; the data here have {}, {} and {}", task.classes,
                 task.image_size, task.channels, train.classes.size(), train.height, train.channels);
+  const auto& taught = plan.teacher.spec.task;
+  if (!plan.teacher.sha256.empty() && (taught.classes != task.classes || taught.channels != task.channels))
+    return fail(Code::kRefused, "its teacher is for {} classes and {} channels, its student for {} and {}", taught.classes,
+                taught.channels, task.classes, task.channels);
   if (plan.distillation.from != "none") TRY(distill::find_soft_loss(plan.distillation.loss, task.classes));
   return plan;
 }
@@ -74,9 +78,14 @@ Result<Trained> train_round(Workbench& bench, SiteState& site, const Train& task
 }  // namespace
 
 Trained local_round(Workbench& bench, SiteState& site, const Train& task) {
-  auto trained = train_round(bench, site, task);
-  if (trained) return std::move(*trained);
-  return Trained{task.round, {}, 0, trained.error().message};
+  try {
+    auto trained = train_round(bench, site, task);
+    if (trained) return std::move(*trained);
+    return Trained{task.round, {}, 0, trained.error().message};
+  } catch (const std::exception& e) {  // LibTorch: no memory, say. It must not take the daemon down.
+    const std::string text = e.what();
+    return Trained{task.round, {}, 0, text.substr(0, text.find('\n'))};
+  }
 }
 
 }  // namespace preceptor::node
