@@ -64,10 +64,15 @@ void Site::act(Settle& settle, Todo&, Time) {
 
 void Site::act(Judge& judge, Todo& todo, Time) {
   todo.job = [this, model = judge.model](Workbench& bench) -> Event {
-    auto verdict = node::judge(bench, state_, *model);
-    if (!verdict) return Judged{{}, verdict.error().message};
-    verdict_ = std::move(*verdict);
-    return Judged{verdict_->report, ""};
+    try {
+      auto verdict = node::judge(bench, state_, *model);
+      if (!verdict) return Judged{{}, verdict.error().message};
+      verdict_ = std::move(*verdict);
+      return Judged{verdict_->report, ""};
+    } catch (const std::exception& e) {
+      const std::string text = e.what();
+      return Judged{{}, text.substr(0, text.find('\n'))};
+    }
   };
 }
 

@@ -199,6 +199,13 @@ TEST_F(ReadPlanTest, RefusesADistillationLossThatSaysNothingForItsClasses) {
   EXPECT_THAT(why(write_options(plan)), HasSubstr("needs 3 classes"));
 }
 
+TEST_F(ReadPlanTest, RefusesATeacherWhoseLogitsDoNotFitTheStudents) {
+  plan.teacher = {std::string(64, 'a'), 4096, plan.student};
+  EXPECT_EQ(why(write_options(plan)), "read");
+  plan.teacher.spec.task.classes = 5;
+  EXPECT_THAT(why(write_options(plan)), HasSubstr("its teacher is for 5 classes"));
+}
+
 class VerdictTest : public LocalRoundTest {
  protected:
   VerdictTest() {
