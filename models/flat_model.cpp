@@ -16,7 +16,8 @@ struct Slot {
 
 Role role_of(const torch::nn::Module& module, const std::string& name, bool buffer) {
   const bool norm = module.as<torch::nn::BatchNorm1d>() || module.as<torch::nn::BatchNorm2d>() ||
-                    module.as<torch::nn::LayerNorm>() || module.as<torch::nn::GroupNorm>();
+                    module.as<torch::nn::LayerNorm>() || module.as<torch::nn::GroupNorm>() ||
+                    module.as<torch::nn::InstanceNorm2d>();
   if (buffer) return name == "running_var" ? Role::kNormVariance : Role::kNormMean;
   if (name == "bias") return norm ? Role::kNormBias : Role::kBias;
   return norm ? Role::kNormScale : Role::kWeight;
@@ -71,6 +72,8 @@ void FlatModel::initialise(RandomStream random) {
     for (auto& value : target) value = deviation > 0 ? float(deviation * random.normal()) : one ? 1.0f : 0.0f;
   }
   load(values);
+  torch::NoGradGuard no_grad;
+  network_->initialise(random);
 }
 
 at::Tensor FlatModel::forward(const at::Tensor& images) {

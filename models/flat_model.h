@@ -27,7 +27,8 @@ class FlatModel {
   at::Tensor& gradients() { return gradients_; }  ///< same shape; statistics' part stays zero
 
   /// Draws initial values: He-normal by fan-out for convolutions (2015, arXiv:1502.01852), N(0, 0.01) for
-  /// linear weights, ones and zeros for normalisation. Depends on the stream and the space alone.
+  /// linear weights, ones and zeros for normalisation; then whatever the network sets itself (Model::initialise).
+  /// Depends on the stream and the architecture alone.
   void initialise(RandomStream random);
 
   /// Logits [B, classes]; images are moved to the device and to channels_last.

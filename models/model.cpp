@@ -46,6 +46,8 @@ Registry<Architecture>& zoo() {
 
 Result<std::shared_ptr<Model>> build(const ModelSpec& spec) {
   const auto* architecture = TRY(zoo().find(spec.model.name));
+  if (architecture->task == "classification" && spec.task.classes < 2)
+    return fail(Code::kInvalid, "{}: classification needs two classes or more, not {}", spec.model.name, spec.task.classes);
   return architecture->build(spec);
 }
 
