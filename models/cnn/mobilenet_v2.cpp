@@ -60,9 +60,24 @@ class MobileNetV2 : public Model {
   Chain features_{nullptr}, classifier_{nullptr};
 };
 
-const RegisterModel kMobileNetV2{"mobilenet_v2", {"CNN", "classification", "Sandler 2018, arXiv:1801.04381", [](const ModelSpec& spec) {
-  return Result<std::shared_ptr<Model>>(std::make_shared<MobileNetV2>(spec));
-}}};
+const RegisterModel kMobileNetV2{
+    "mobilenet_v2",
+    {.paradigm = "CNN",
+     .task = "classification",
+     .paper = "Sandler 2018, arXiv:1801.04381",
+     .build = [](const ModelSpec& spec) { return Result<std::shared_ptr<Model>>(std::make_shared<MobileNetV2>(spec)); },
+     .sizes = {{"mobilenet_v2", 0.35}, {"mobilenet_v2", 0.5}, {"mobilenet_v2", 1}},
+     .published = {{{{"mobilenet_v2", 1, "standard"}, {1000, 3, 224}}, 3504872, 300774272},
+                   {{{"mobilenet_v2", 0.5, "standard"}, {1000, 3, 224}}, 1968680, 97131840},
+                   {{{"mobilenet_v2", 1, "standard"}, {9, 3, 64}}, 2235401, 24460032},
+                   {{{"mobilenet_v2", 0.5, "standard"}, {9, 3, 128}}, 699209, 31310080},
+                   {{{"mobilenet_v2", 1, "half"}, {9, 3, 64}}, 2235401, 97805568},
+                   {{{"mobilenet_v2", 0.5, "half"}, {9, 3, 64}}, 699209, 31310080},
+                   {{{"mobilenet_v2", 1, "small"}, {9, 3, 28}}, 2235401, 73388928},
+                   {{{"mobilenet_v2", 0.5, "small"}, {9, 3, 28}}, 699209, 23336224},
+                   {{{"mobilenet_v2", 0.35, "small"}, {9, 3, 28}}, 407657, 13066336},
+                   {{{"mobilenet_v2", 0.35, "half"}, {9, 3, 64}}, 407657, 18952192}},
+     .names = {{"torchvision", [](const std::string& ours) { return ours; }}}}};
 
 }  // namespace
 }  // namespace preceptor::models

@@ -60,9 +60,17 @@ class ResNet18 : public Model {
   torch::nn::Linear fc_{nullptr};
 };
 
-const RegisterModel kResNet18{"resnet18", {"CNN", "classification", "He 2015, arXiv:1512.03385", [](const ModelSpec& spec) {
-  return Result<std::shared_ptr<Model>>(std::make_shared<ResNet18>(spec));
-}}};
+const RegisterModel kResNet18{
+    "resnet18",
+    {.paradigm = "CNN",
+     .task = "classification",
+     .paper = "He 2015, arXiv:1512.03385",
+     .build = [](const ModelSpec& spec) { return Result<std::shared_ptr<Model>>(std::make_shared<ResNet18>(spec)); },
+     .sizes = {{"resnet18", 1}},
+     .published = {{{{"resnet18", 1, "small"}, {9, 3, 28}}, 11173449, 456703488},
+                   {{{"resnet18", 1, "standard"}, {9, 3, 224}}, 11181129},
+                   {{{"resnet18", 1, "standard"}, {1000, 3, 224}}, 11689512, 1814073344}},
+     .names = {{"torchvision", [](const std::string& ours) { return ours; }}}}};
 
 }  // namespace
 }  // namespace preceptor::models

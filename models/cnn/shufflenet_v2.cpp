@@ -71,7 +71,19 @@ Result<std::shared_ptr<Model>> build_shufflenet(const ModelSpec& spec) {
   return std::make_shared<ShuffleNetV2>(spec, found->second);
 }
 
-const RegisterModel kShuffleNetV2{"shufflenet_v2", {"CNN", "classification", "Ma 2018, arXiv:1807.11164", build_shufflenet}};
+const RegisterModel kShuffleNetV2{
+    "shufflenet_v2",
+    {.paradigm = "CNN",
+     .task = "classification",
+     .paper = "Ma 2018, arXiv:1807.11164",
+     .build = build_shufflenet,
+     .sizes = {{"shufflenet_v2", 0.5}, {"shufflenet_v2", 1}},
+     .published = {{{{"shufflenet_v2", 0.5, "standard"}, {1000, 3, 224}}, 1366792, 40476448},
+                   {{{"shufflenet_v2", 0.5, "standard"}, {9, 3, 224}}, 351017, 39461664},
+                   {{{"shufflenet_v2", 1, "standard"}, {1000, 3, 224}}, 2278604, 144907992},
+                   {{{"shufflenet_v2", 0.5, "small"}, {9, 3, 28}}, 351017, 9378192},
+                   {{{"shufflenet_v2", 1, "small"}, {9, 3, 28}}, 1262829, 37891748}},
+     .names = {{"torchvision", [](const std::string& ours) { return ours; }}}}};
 
 }  // namespace
 }  // namespace preceptor::models
