@@ -34,6 +34,7 @@ Result<void> distill(const RunArguments& arguments) {
     return {};
   }
   const auto line = [](const char* name, const training::Metrics& m) {
+    if (m.dice && m.iou) std::cout << fmt::format("{:8} test Dice {:.4f}, IoU {:.4f}\n", name, m.dice->value, m.iou->value);
     if (m.auc && m.accuracy) std::cout << fmt::format("{:8} test AUC {:.4f}, accuracy {:.4f}\n", name, m.auc->value, m.accuracy->value);
   };
   if (derived.teacher_metrics) line("teacher", *derived.teacher_metrics);

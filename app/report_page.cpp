@@ -28,20 +28,21 @@ std::string of_all(std::size_t shown, std::size_t all, const char* things, const
 
 std::string lead(const Summary& s) {
   std::string text;
-  if (s.federated && s.federated->auc) {
-    const auto& auc = *s.federated->auc;
-    text += fmt::format("The federated student reaches an AUC of <b>{}</b>", decimal(auc.value));
-    if (auc.interval) text += fmt::format(" ({}–{})", decimal(auc.low), decimal(auc.high));
+  if (s.federated && s.federated->main) {
+    const auto& main = *s.federated->main;
+    text += fmt::format("The federated student reaches {} of <b>{}</b>",
+                        s.segmentation ? "a Dice" : "an AUC", decimal(main.value));
+    if (main.interval) text += fmt::format(" ({}–{})", decimal(main.low), decimal(main.high));
     text += " on the test images of all sites";
-    if (s.teacher && s.teacher->auc)
-      text += fmt::format("; its teacher {}", decimal(s.teacher->auc));
+    if (s.teacher && s.teacher->main)
+      text += fmt::format("; its teacher {}", decimal(s.teacher->main));
     const auto small = s.federated->parameters,
                large = s.teacher ? s.teacher->parameters : std::nullopt;
     if (small && large && *small > 0 && *large > *small)
       text += fmt::format(", with <b>{}×</b> as many parameters",
                           decimal(double(*large) / double(*small), 1));
-    if (s.distilled && s.distilled->auc)
-      text += fmt::format("; before the first round it had {}", decimal(s.distilled->auc));
+    if (s.distilled && s.distilled->main)
+      text += fmt::format("; before the first round it had {}", decimal(s.distilled->main));
     text += ". ";
   }
   if (s.bytes_up && s.bytes_up_fp32 && *s.bytes_up > 0 && *s.bytes_up_fp32 > *s.bytes_up)
@@ -53,9 +54,9 @@ std::string lead(const Summary& s) {
 
 /// The verdicts compare with local training; a shared model that the rounds spoiled can hide there.
 bool spoiled(const Summary& s) {
-  if (!s.federated || !s.distilled || !s.federated->auc || !s.distilled->auc) return false;
-  const auto& after = *s.federated->auc;
-  return after.interval && after.high < s.distilled->auc->value;
+  if (!s.federated || !s.distilled || !s.federated->main || !s.distilled->main) return false;
+  const auto& after = *s.federated->main;
+  return after.interval && after.high < s.distilled->main->value;
 }
 
 std::string header(const Run& run) {
@@ -92,7 +93,7 @@ std::string verdicts(const Run& run) {
     text = note("No verdict has arrived.");
   } else {
     const auto shown = most_telling(sites, kMaxSites);
-    text = verdict_table(shown) +
+    text = verdict_table(shown, main_metric(run.summary)) +
            of_all(shown.size(), sites.size(), "sites",
                   "those that were harmed first, then by size of the difference");
     text += note(
@@ -104,12 +105,16 @@ std::string verdicts(const Run& run) {
         "&lt; "
         "0.05.");
     text += note(
-        "AUC: the chance that the model ranks an image with the finding above one without; 0.5 is "
-        "a coin toss, 1 is faultless.");
+        run.summary.segmentation
+            ? "Dice: overlap of what is drawn and what is there, twice the common area over the sum "
+              "of both, as a mean over images; 1 is faultless."
+            : "AUC: the chance that the model ranks an image with the finding above one without; 0.5 "
+              "is a coin toss, 1 is faultless.");
     const auto untold = [](const SiteRow& r) { return !r.local || !r.global || !r.personalised; };
     if (std::ranges::any_of(shown, [&](const auto* r) { return untold(*r); }))
       text += note(
-          "– : not defined. A test split that holds one class only, or no image, cannot tell an "
+          run.summary.segmentation ? "– : not defined, the site has no test image."
+          : "– : not defined. A test split that holds one class only, or no image, cannot tell an "
           "AUC; accuracy is compared instead where there are images.");
     if (sites.size() >= 20)
       text += note(fmt::format(
@@ -133,8 +138,10 @@ std::string forest(const Run& run) {
   if (svg.empty()) return "";
   return section("Difference to training alone",
                  "<figure>" + svg +
-                     "\n<figcaption>Chosen federated model minus local model: AUC (accuracy where "
-                     "AUC is not defined), 95&nbsp;% interval. "
+                     fmt::format("\n<figcaption>Chosen federated model minus local model: {}, "
+                                 "95&nbsp;% interval. ",
+                                 run.summary.segmentation ? "Dice"
+                                                          : "AUC (accuracy where AUC is not defined)") +
                      "▲&nbsp;helped, ●&nbsp;no difference, ▼&nbsp;harmed."
                      "</figcaption></figure>\n" +
                      of_all(shown.size(), run.summary.sites.size(), "sites",
@@ -148,37 +155,45 @@ std::string models(const Summary& s) {
   for (std::size_t i = 0; i < std::min(s.classes.size(), kMaxList); ++i)
     classes += (i ? ", " : "") + html(s.classes[i], 60);
   std::string small = "Below each value its 95&nbsp;% bootstrap interval. ";
-  if (s.classes.size() == 2)
+  if (s.segmentation)
+    small += fmt::format(
+        "Classes: {}; figures are means over images of means over the classes but the first. IoU: "
+        "common area over joint area. HD95: the 95th percentile of the distances between both "
+        "outlines, 0 is best.",
+        classes);
+  else if (s.classes.size() == 2)
     small += fmt::format(
         "Sensitivity and specificity are of “{}” against “{}”, at a threshold of one half. ",
         html(s.classes[1], 60), html(s.classes[0], 60));
   else if (!classes.empty())
     small +=
         fmt::format("Classes: {}; AUC, sensitivity and specificity are means over them. ", classes);
-  small +=
-      "ECE: expected calibration error, how far the stated confidence is from the share that is "
-      "right; 0 is best.";
+  if (!s.segmentation)
+    small +=
+        "ECE: expected calibration error, how far the stated confidence is from the share that is "
+        "right; 0 is best.";
   if (s.federated && s.federated->images)
     small += fmt::format(" Test images: {}.", grouped(*s.federated->images));
   if (s.macs)
     small += fmt::format(" One image costs the student {} multiply-adds.", short_count(*s.macs));
   text += note(small);
   const auto none = [](const std::optional<ModelRow>& r) {
-    return r && !(r->auc && r->accuracy && r->sensitivity && r->specificity && r->ece);
+    return r && !r->main;
   };
   if (none(s.teacher) || none(s.distilled) || none(s.central) || none(s.federated))
     text += note(
-        "– : not measured, or not defined: a test split that holds one class only cannot tell an "
-        "AUC.");
+        s.segmentation ? "– : not measured."
+                       : "– : not measured, or not defined: a test split that holds one class only "
+                         "cannot tell an AUC.");
   return section("How good are the models?", text);
 }
 
 std::string curves(const Run& run) {
-  std::vector<CurvePoint> auc, loss;
+  std::vector<CurvePoint> main, loss;
   for (const auto& r : run.rounds) {
     const bool whole = r.outcome == "complete";
-    if (r.auc)
-      auc.push_back({r.number, r.auc->value, r.auc->low, r.auc->high, r.auc->interval, whole});
+    if (r.main)
+      main.push_back({r.number, r.main->value, r.main->low, r.main->high, r.main->interval, whole});
     if (r.train_loss && r.accepted_count > 0 && r.outcome != "void")
       loss.push_back({r.number, *r.train_loss, 0, 0, false, whole});
   }
@@ -188,7 +203,9 @@ std::string curves(const Run& run) {
                ? ""
                : fmt::format("<figure><figcaption>{}</figcaption>{}</figure>\n", title, svg);
   };
-  const auto text = curve("auc", "AUC on the consortium’s validation images", std::move(auc)) +
+  const auto text = curve("main", run.summary.segmentation ? "Dice on the consortium’s validation images"
+                                                    : "AUC on the consortium’s validation images",
+                          std::move(main)) +
                     curve("loss", "Training loss of the accepted sites", std::move(loss));
   if (text.empty()) return "";
   const bool lossy =
@@ -224,7 +241,8 @@ std::string rounds(const Run& run) {
                           plural(run.rounds.size(), "round", "rounds"));
   if (partial > 0) text += fmt::format(", {} partial (a quorum answered, not all)", partial);
   if (empty > 0) text += fmt::format(", {} void (no quorum: the model stayed as it was)", empty);
-  text += ".</p>\n" + round_table(shown, run.summary.sites.size() + run.silent.size()) +
+  text += ".</p>\n" + round_table(shown, run.summary.sites.size() + run.silent.size(),
+                                    main_metric(run.summary)) +
           of_all(shown.size(), run.rounds.size(), "rounds",
                  "those in which a site was missing, and the last ones");
   return section("Who took part?", text);

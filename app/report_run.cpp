@@ -16,12 +16,19 @@ constexpr std::size_t kMaxLine = 16 << 20, kMaxRoundRows = 100000;
 /// one.
 constexpr std::size_t kMaxSummaryKeys = 1000, kMaxLineKeys = 200000;
 
+/// AUC, or where there is none Dice: a run has one of the two.
+template <class F>
+Metric main_of(const F& f, const std::string& prefix = "") {
+  const auto auc = f.metric(prefix + "auc");
+  return auc ? auc : f.metric(prefix + "dice");
+}
+
 template <class F>
 std::optional<ModelRow> model_row(const std::optional<F>& f) {
   if (!f) return {};
-  return ModelRow{f->count("images"),    f->count("parameters"),   f->metric("auc"),
-                  f->metric("accuracy"), f->metric("sensitivity"), f->metric("specificity"),
-                  f->metric("ece")};
+  return ModelRow{f->count("images"),       f->count("parameters"),   main_of(*f),
+                  f->metric("accuracy"),    f->metric("sensitivity"), f->metric("specificity"),
+                  f->metric("ece"),         f->metric("iou"),         f->metric("hd95")};
 }
 
 template <class F>
@@ -30,9 +37,9 @@ SiteRow site_row(const F& f) {
                f.count("train"),
                f.count("validation"),
                f.count("test"),
-               f.metric("local_auc"),
-               f.metric("global_auc"),
-               f.metric("personalised_auc"),
+               main_of(f, "local_"),
+               main_of(f, "global_"),
+               main_of(f, "personalised_"),
                f.text("chosen"),
                f.text("metric"),
                f.metric("difference"),
@@ -73,7 +80,7 @@ RoundRow round_row(const F& f, std::set<std::string>& asked) {
   round.samples = f.count("samples");
   round.cohort_samples = f.count("cohort_samples");
   round.train_loss = f.number("train_loss");
-  if (const auto validation = f.object("validation")) round.auc = validation->metric("auc");
+  if (const auto validation = f.object("validation")) round.main = main_of(*validation);
   return round;
 }
 
@@ -156,6 +163,9 @@ Result<Summary> to_summary(const nlohmann::ordered_json& json, std::vector<std::
       s.sites.push_back(site_row(Fields(site, where + ".", flaws)));
     }
   }
+  const auto judged_by_dice = [](const auto& row) { return row && row->iou; };
+  s.segmentation = judged_by_dice(s.federated) || judged_by_dice(s.teacher) ||
+                   std::ranges::any_of(s.sites, [](const auto& site) { return site.metric == "dice"; });
   if (const auto data = f.object("data")) {
     s.skipped = data->texts("skipped");
     s.notes = data->texts("notes");
@@ -164,6 +174,8 @@ Result<Summary> to_summary(const nlohmann::ordered_json& json, std::vector<std::
   }
   return s;
 }
+
+const char* main_metric(const Summary& summary) { return summary.segmentation ? "Dice" : "AUC"; }
 
 Result<Run> read_run(const std::filesystem::path& path) {
   Run run;

@@ -24,7 +24,9 @@ using Metric = std::optional<Measured>;
 /// One model on the union of the sites' test images.
 struct ModelRow {
   std::optional<std::uint64_t> images, parameters;
-  Metric auc, accuracy, sensitivity, specificity, ece;
+  Metric main;  ///< AUC, or of segmentation: Dice
+  Metric accuracy, sensitivity, specificity, ece;  ///< of classification
+  Metric iou, hd95;                                ///< of segmentation; hd95 in pixels
 };
 
 /// kUntold: the site had no image to judge on, or the word is not one of ours.
@@ -33,7 +35,7 @@ enum class Verdict { kHelped, kSame, kHarmed, kUntold };
 struct SiteRow {
   std::string name;
   std::optional<std::uint64_t> train, validation, test;
-  Metric local, global, personalised;  ///< AUC
+  Metric local, global, personalised;  ///< AUC or Dice
   std::string chosen, metric;
   Metric difference;  ///< chosen − local, of `metric`
   std::optional<double> p_value;
@@ -49,6 +51,7 @@ struct Summary {
   std::vector<std::string> classes;
   std::optional<ModelRow> teacher, distilled, central, federated;
   std::vector<SiteRow> sites;
+  bool segmentation = false;  ///< models are judged by Dice
   std::vector<std::string> skipped, notes;
   std::optional<std::uint64_t> duplicates, consortium_train;
 };
@@ -63,8 +66,11 @@ struct RoundRow {
   std::size_t accepted_count = 0, missing_count = 0;
   std::optional<std::uint64_t> samples, cohort_samples;
   std::optional<double> train_loss;
-  Metric auc;  ///< on the consortium's validation images
+  Metric main;  ///< AUC or Dice, on the consortium's validation images
 };
+
+/// "AUC" or "Dice": what ModelRow::main is.
+const char* main_metric(const Summary& summary);
 
 struct Run {
   Summary summary;

@@ -68,7 +68,7 @@ std::string difference_html(const SiteRow& site) {
   if (!site.difference || site.verdict == Verdict::kUntold) return "<span class=\"none\">–</span>";
   const auto& d = *site.difference;
   auto text = "<b>" + signed_decimal(d.value) + "</b>";
-  if (!site.metric.empty() && site.metric != "auc") text += " " + html(site.metric, 20);
+  if (site.metric == "accuracy") text += " " + html(site.metric, 20);
   if (d.interval)
     text += fmt::format(" <small>{} to {}</small>", signed_decimal(d.low), signed_decimal(d.high));
   if (site.p_value) text += " <small>" + html(p_text(*site.p_value)) + "</small>";
@@ -127,9 +127,9 @@ std::vector<const SiteRow*> most_telling(const std::vector<SiteRow>& sites, std:
   return chosen;
 }
 
-std::string verdict_table(const std::vector<const SiteRow*>& sites) {
+std::string verdict_table(const std::vector<const SiteRow*>& sites, const std::string& metric) {
   Table table("cards", "Verdict of each site, measured on its own test images",
-              {"Site", "Train images", "Local AUC", "Global AUC", "Personalised AUC", "Chosen",
+              {"Site", "Train images", "Local " + metric, "Global " + metric, "Personalised " + metric, "Chosen",
                "Difference", "Verdict"});
   for (const auto* s : sites)
     table.add({name_html(s->name), grouped(s->train), estimate(s->local), estimate(s->global),
@@ -140,13 +140,19 @@ std::string verdict_table(const std::vector<const SiteRow*>& sites) {
 
 std::string model_table(const Summary& summary) {
   Table table("cards", "Models on the test images of all sites together",
-              {"Model", "AUC", "Accuracy", "Sensitivity", "Specificity", "Calibration error (ECE)",
-               "Parameters"});
+              summary.segmentation
+                  ? std::vector<std::string>{"Model", "Dice", "IoU", "HD95 (pixels)", "Parameters"}
+                  : std::vector<std::string>{"Model", "AUC", "Accuracy", "Sensitivity", "Specificity",
+                                             "Calibration error (ECE)", "Parameters"});
   const auto add = [&](const char* name, const char* what, const std::optional<ModelRow>& row) {
     if (!row) return;
-    table.add({fmt::format("{} <small>{}</small>", name, what), estimate(row->auc),
-               estimate(row->accuracy), estimate(row->sensitivity), estimate(row->specificity),
-               estimate(row->ece), row->parameters ? short_count(*row->parameters) : "–"});
+    const auto title = fmt::format("{} <small>{}</small>", name, what);
+    const auto parameters = row->parameters ? short_count(*row->parameters) : "–";
+    if (summary.segmentation)
+      table.add({title, estimate(row->main), estimate(row->iou), estimate(row->hd95), parameters});
+    else
+      table.add({title, estimate(row->main), estimate(row->accuracy), estimate(row->sensitivity),
+                 estimate(row->specificity), estimate(row->ece), parameters});
   };
   add("Teacher", "large, stays with the consortium", summary.teacher);
   add("Distilled student", "before the first round", summary.distilled);
@@ -187,15 +193,16 @@ std::vector<const RoundRow*> most_telling(const std::vector<RoundRow>& rounds, s
   return chosen;
 }
 
-std::string round_table(const std::vector<const RoundRow*>& rounds, std::size_t all_sites) {
+std::string round_table(const std::vector<const RoundRow*>& rounds, std::size_t all_sites,
+                        const std::string& metric) {
   Table table("cards rounds", "Rounds, and who took part",
               {"Round", "Outcome", "Accepted", "Missing, and why", "Images", "Train loss",
-               "Validation AUC"});
+               "Validation " + metric});
   for (const auto* r : rounds)
     table.add({decimal(r->number, 0), outcome_html(r->outcome), accepted_html(*r, all_sites),
                missing_html(*r), grouped(r->samples),
                r->train_loss && r->accepted_count > 0 ? decimal(*r->train_loss) : "–",
-               estimate(r->auc)});
+               estimate(r->main)});
   return table.str();
 }
 

@@ -12,13 +12,15 @@ namespace preceptor::app {
 /// largest difference.
 std::vector<const SiteRow*> most_telling(const std::vector<SiteRow>& sites, std::size_t limit);
 
-std::string verdict_table(const std::vector<const SiteRow*>& sites);
+/// metric: what its figures are, "AUC" or "Dice".
+std::string verdict_table(const std::vector<const SiteRow*>& sites, const std::string& metric);
 std::string model_table(const Summary& summary);
 std::string byte_table(const Summary& summary);
 /// At most `limit` rounds: all, or of more those in which somebody was missing first, and the last.
 std::vector<const RoundRow*> most_telling(const std::vector<RoundRow>& rounds, std::size_t limit);
 /// all_sites: how many the run knows.
-std::string round_table(const std::vector<const RoundRow*>& rounds, std::size_t all_sites);
+std::string round_table(const std::vector<const RoundRow*>& rounds, std::size_t all_sites,
+                        const std::string& metric);
 
 /// A list of at most `limit` foreign texts, and how many more there are.
 std::string text_list(const std::vector<std::string>& texts, std::size_t limit);

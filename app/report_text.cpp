@@ -32,14 +32,14 @@ std::string model_facts(const Summary& s) {
 
 std::string test_facts(const Summary& s) {
   if (!s.federated) return "";
-  auto text = "federated " + plain(s.federated->auc);
-  if (const auto& auc = s.federated->auc; auc && auc->interval)
-    text += fmt::format(" ({}..{})", plain(Measured{auc->low}), plain(Measured{auc->high}));
+  auto text = "federated " + plain(s.federated->main);
+  if (const auto& main = s.federated->main; main && main->interval)
+    text += fmt::format(" ({}..{})", plain(Measured{main->low}), plain(Measured{main->high}));
   const std::pair<const char*, const std::optional<ModelRow>*> others[] = {
       {"distilled", &s.distilled}, {"teacher", &s.teacher}, {"central", &s.central}};
   for (const auto& [name, row] : others)
-    if (*row) text += fmt::format(", {} {}", name, plain((*row)->auc));
-  return fact("test AUC", text);
+    if (*row) text += fmt::format(", {} {}", name, plain((*row)->main));
+  return fact(s.segmentation ? "test Dice" : "test AUC", text);
 }
 
 std::string byte_facts(const Summary& s) {

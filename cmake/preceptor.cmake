@@ -8,9 +8,11 @@ set(CMAKE_CXX_FLAGS_RELEASE "-O2")  # assertions stay on
 
 find_program(PRECEPTOR_CCACHE ccache)
 if(PRECEPTOR_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
-  # The sloppiness is what ccache's manual asks for with precompiled headers.
+  # The sloppiness is what ccache's manual asks for with precompiled headers; with paths relative to the
+  # source, one checkout's objects serve another's build.
   set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env
-      CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime ${PRECEPTOR_CCACHE})
+      CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime
+      CCACHE_BASEDIR=${CMAKE_SOURCE_DIR} CCACHE_NOHASHDIR=1 ${PRECEPTOR_CCACHE})
 endif()
 
 find_package(PkgConfig REQUIRED)

@@ -2,12 +2,14 @@
 
 #include "common/log.h"
 #include "common/progress.h"
+#include "training/outcome.h"
 
 namespace preceptor::coordinator {
 namespace {
 
-models::ModelSpec spec_for(const models::ModelOptions& model, const data::Dataset& images) {
-  return {model, {int(images.classes.size()), images.channels, images.height}};
+Result<models::ModelSpec> spec_for(const models::ModelOptions& model, const data::Dataset& images) {
+  TRY(training::check_task(model, images));
+  return models::ModelSpec{model, {int(images.classes.size()), images.channels, images.height}};
 }
 
 training::EpochCallback report(Progress& progress, int epochs) {
@@ -18,9 +20,10 @@ training::EpochCallback report(Progress& progress, int epochs) {
 }
 
 Result<std::shared_ptr<models::FlatModel>> train_teacher(const TeacherOptions& options, const data::Splits& data, std::uint64_t seed) {
-  auto model = std::make_shared<models::FlatModel>(TRY(models::FlatModel::create(spec_for(options.model, data.test), options.training.device)));
+  const auto spec = TRY(spec_for(options.model, data.test));
+  auto model = std::make_shared<models::FlatModel>(TRY(models::FlatModel::create(spec, options.training.device)));
   model->initialise(RandomStream(seed, "teacher/init"));
-  const auto objective = training::make_cross_entropy(options.training, data.train);
+  const auto objective = training::make_supervised(options.training, data.train);
   Progress progress("teacher");
   const auto trained = training::train(*model, data.train, options.training, *objective, RandomStream(seed, "teacher").bits64(), {},
                                        report(progress, options.training.epochs));
@@ -29,7 +32,7 @@ Result<std::shared_ptr<models::FlatModel>> train_teacher(const TeacherOptions& o
 }
 
 Result<models::FlatModel> start_student(const StudentOptions& options, const data::Dataset& images, std::uint64_t seed) {
-  const auto spec = spec_for(options.model, images);
+  const auto spec = TRY(spec_for(options.model, images));
   if (options.path.empty()) {
     auto model = TRY(models::FlatModel::create(spec, options.training.device));
     model.initialise(RandomStream(seed, "student/init"));
@@ -47,8 +50,7 @@ Result<models::FlatModel> start_student(const StudentOptions& options, const dat
 
 training::Metrics evaluate(models::FlatModel& model, const data::Dataset& set, std::uint64_t seed) {
   if (set.size() == 0) return {};
-  const auto probabilities = training::predict(model, set);
-  return training::measure({probabilities, set.labels, set.classes.size()}, seed);
+  return training::measure(training::outcome_of(model, set), seed);
 }
 
 Result<Derived> derive(const TeacherOptions& teacher, const StudentOptions& student, const data::Splits& consortium, std::uint64_t seed) {
@@ -56,16 +58,12 @@ Result<Derived> derive(const TeacherOptions& teacher, const StudentOptions& stud
   std::optional<training::Metrics> teacher_metrics;
   const models::TaskOptions task{int(consortium.test.classes.size()), consortium.test.channels, consortium.test.height};
   if (!teacher.path.empty()) {
-    guide = TRY(distill::Teacher::load(teacher.path, task, teacher.training.device));
+    guide = TRY(distill::Teacher::load(teacher.path, task, teacher.training.device, consortium.test.segmentation));
   } else if (teacher.training.epochs > 0) {
     guide = distill::Teacher::wrap(TRY(train_teacher(teacher, consortium, seed)));
   }
-  if (guide && consortium.test.size() > 0) {
-    const auto logits = training::logits_of([&](const at::Tensor& x) { return guide->logits(x); }, consortium.test, {}, 0, -1);
-    const auto soft = logits.softmax(1).contiguous();
-    const std::span<const float> probabilities(soft.data_ptr<float>(), std::size_t(soft.numel()));
-    teacher_metrics = training::measure({probabilities, consortium.test.labels, consortium.test.classes.size()}, seed);
-  }
+  if (guide && consortium.test.size() > 0)
+    teacher_metrics = training::measure(training::outcome_of(guide->network(), consortium.test), seed);
   auto model = TRY(start_student(student, consortium.test, seed));
   if (student.training.epochs > 0) {
     Progress progress(guide ? "distilling the student" : "training the student");
@@ -73,7 +71,7 @@ Result<Derived> derive(const TeacherOptions& teacher, const StudentOptions& stud
     const auto stream = RandomStream(seed, "student").bits64();
     const auto trained = [&]() -> Result<training::Trained> {
       if (guide) return distill::derive(model, *guide, consortium.train, student.training, student.distillation, stream, callback);
-      const auto objective = training::make_cross_entropy(student.training, consortium.train);
+      const auto objective = training::make_supervised(student.training, consortium.train);
       return training::train(model, consortium.train, student.training, *objective, stream, {}, callback);
     }();
     if (!trained) return in("student (is data.partition.consortium large enough?)", trained.error());

@@ -45,6 +45,9 @@ Json to_json(const training::Metrics& m) {
   add("sensitivity", m.sensitivity);
   add("specificity", m.specificity);
   add("ece", m.ece);
+  add("dice", m.dice);
+  add("iou", m.iou);
+  add("hd95", m.hd95);
   return json;
 }
 
@@ -57,6 +60,9 @@ Json to_json(const transport::SiteReport& r) {
   add("local_accuracy", r.local_accuracy);
   add("global_accuracy", r.global_accuracy);
   add("personalised_accuracy", r.personalised_accuracy);
+  add("local_dice", r.local_dice);
+  add("global_dice", r.global_dice);
+  add("personalised_dice", r.personalised_dice);
   json["chosen"] = r.chosen;
   json["metric"] = r.metric;
   json["difference"] = r.difference;
@@ -128,7 +134,10 @@ Result<void> Job::commit(const Evaluate& evaluate, const WireBytes& bytes) {
   std::string text;
   for (const auto& [site, why] : record.missing) text += fmt::format("; {}: {}", site, why);
   spdlog::info("round {}/{}: {}, {} updates, train loss {:.4f}{}{}", record.round, options_.federation.rounds, record.outcome, record.accepted.size(),
-               record.train_loss, metrics.auc ? fmt::format(", validation AUC {:.4f}", metrics.auc->value) : "", text);
+               record.train_loss, metrics.auc    ? fmt::format(", validation AUC {:.4f}", metrics.auc->value)
+               : metrics.dice ? fmt::format(", validation Dice {:.4f}", metrics.dice->value)
+                              : "",
+               text);
   return {};
 }
 

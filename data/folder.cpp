@@ -8,6 +8,7 @@
 
 #include "common/file.h"
 #include "data/csv.h"
+#include "data/files.h"
 #include "data/image.h"
 
 namespace preceptor::data {
@@ -15,7 +16,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::uint64_t kMaxFile = 64 << 20, kMaxCsv = 256 << 20;
 constexpr std::size_t kMaxClasses = 4096;
 
 // One image to be read.
@@ -25,27 +25,7 @@ struct Entry {
   Split split = Split::kUnassigned;
 };
 
-bool is_image(const fs::path& path) {
-  auto extension = path.extension().string();
-  std::ranges::transform(extension, extension.begin(),
-                         [](unsigned char c) { return char(std::tolower(c)); });
-  return extension == ".png" || extension == ".jpg" || extension == ".jpeg" || extension == ".bmp";
-}
-
-// "10" after "9", and numbers before words.
-bool by_name(const std::string& a, const std::string& b) {
-  const auto number = [](const std::string& s) {
-    return !s.empty() && s.find_first_not_of("0123456789") == s.npos;
-  };
-  if (number(a) != number(b)) return number(a);
-  if (number(a) && a.size() != b.size()) return a.size() < b.size();
-  return a < b;
-}
 using Names = std::set<std::string, bool (*)(const std::string&, const std::string&)>;
-
-std::int32_t place(const std::vector<std::string>& names, const std::string& name) {
-  return std::int32_t(std::ranges::lower_bound(names, name, by_name) - names.begin());
-}
 
 Result<std::vector<Entry>> list_folders(const fs::path& root) {
   std::vector<Entry> entries;
@@ -68,14 +48,6 @@ Result<std::vector<Entry>> list_folders(const fs::path& root) {
                 "no <class>/<image>.png, .jpg, .jpeg or .bmp and no labels.csv in it");
   std::ranges::sort(entries, {}, &Entry::file);
   return entries;
-}
-
-Result<Split> split_named(const std::string& name) {
-  if (name.empty()) return Split::kUnassigned;
-  if (name == "train" || name == "training") return Split::kTrain;
-  if (name == "val" || name == "valid" || name == "validation") return Split::kValidation;
-  if (name == "test") return Split::kTest;
-  return fail(Code::kInvalid, "split '{}'; train, val, test or nothing is wanted", name);
 }
 
 Result<std::vector<Entry>> list_csv(const fs::path& csv) {
@@ -104,28 +76,6 @@ Result<std::vector<Entry>> list_csv(const fs::path& csv) {
     entries.push_back(std::move(entry));
   }
   return entries;
-}
-
-// The file's place, if it is below the root even after links are followed.
-Result<fs::path> below(const fs::path& root, const std::string& file) {
-  std::error_code error;
-  const auto path = fs::weakly_canonical(root / file, error);
-  const auto relative = path.lexically_relative(root);
-  if (error || fs::path(file).is_absolute() || relative.empty() || *relative.begin() == "..")
-    return fail(Code::kRefused, "'{}' leads out of the folder; only images below it are read",
-                file);
-  return path;
-}
-
-Result<Bytes> read_image_file(const fs::path& path) {
-  std::error_code error;
-  if (!fs::exists(path, error)) return fail(Code::kNotFound, "missing");
-  if (!fs::is_regular_file(path, error))
-    return fail(Code::kInvalid, "not a file");  // a pipe would block
-  auto bytes = read_file(path, kMaxFile);
-  if (bytes) return bytes;
-  if (bytes.error().code == Code::kRefused) return fail(Code::kRefused, "over {} bytes", kMaxFile);
-  return fail(Code::kIo, "cannot be read");
 }
 
 Result<void> read_entries(const fs::path& root, const std::vector<Entry>& entries,

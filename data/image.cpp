@@ -12,16 +12,24 @@ cv::Mat view(std::span<const std::uint8_t> pixels, ImageShape shape) {
   return cv::Mat(shape.height, shape.width, CV_8UC(shape.channels), data);
 }
 
-// bgr: the order of a 3-channel image, which imdecode turns round.
+void one_thread() {  // images are small; callers have threads
+  static const bool done = (cv::setNumThreads(1), true);
+  (void)done;
+}
+
+void append(const cv::Mat& image, std::vector<std::uint8_t>& out) {
+  const auto whole = image.isContinuous() ? image : image.clone();
+  out.insert(out.end(), whole.data, whole.data + whole.total() * whole.elemSize());
+}
+
+// bgr: the order of a 3-channel image, which imdecode turns round. size 0: its own.
 void append_mat(cv::Mat image, bool bgr, int size, int channels, std::vector<std::uint8_t>& out) {
-  static const bool one_thread =
-      (cv::setNumThreads(1), true);  // images are small; callers have threads
-  (void)one_thread;
+  one_thread();
   if (image.channels() == 3 && channels == 1)
     cv::cvtColor(image, image, bgr ? cv::COLOR_BGR2GRAY : cv::COLOR_RGB2GRAY);
   else if (image.channels() == 3 && bgr)
     cv::cvtColor(image, image, cv::COLOR_BGR2RGB);
-  if (image.rows != size || image.cols != size) {
+  if (size > 0 && (image.rows != size || image.cols != size)) {
     const bool shrinks = image.rows >= size && image.cols >= size;
     cv::Mat resized;
     cv::resize(image, resized, {size, size}, 0, 0,
@@ -29,8 +37,7 @@ void append_mat(cv::Mat image, bool bgr, int size, int channels, std::vector<std
     image = resized;
   }
   if (image.channels() == 1 && channels == 3) cv::cvtColor(image, image, cv::COLOR_GRAY2RGB);
-  if (!image.isContinuous()) image = image.clone();
-  out.insert(out.end(), image.data, image.data + image.total() * image.elemSize());
+  append(image, out);
 }
 
 std::uint32_t big_endian(std::span<const std::byte> bytes) {
@@ -127,22 +134,76 @@ Result<ImageShape> peek_image(std::span<const std::byte> file) {
   return fail(Code::kCorrupt, "neither PNG nor JPEG nor BMP");
 }
 
-Result<void> decode_image(std::span<const std::byte> file, int size, int channels,
-                          std::vector<std::uint8_t>& out) {
+Result<void> append_mask(std::span<const std::uint8_t> mask, int height, int width, int size,
+                         std::vector<std::uint8_t>& out) {
+  one_thread();
+  try {
+    cv::Mat resized;
+    cv::resize(view(mask, {height, width, 1}), resized, {size, size}, 0, 0,
+               cv::INTER_NEAREST_EXACT);
+    append(resized, out);
+    return {};
+  } catch (const cv::Exception& error) {
+    return fail(Code::kCorrupt, "cannot resize a mask of {} × {}: {}", width, height, error.err);
+  }
+}
+
+namespace {
+
+// What imdecode makes of a file whose header passed.
+Result<cv::Mat> decode(std::span<const std::byte> file, int flags) {
   const auto shape = TRY(peek_image(file));
   if (std::int64_t{shape.height} * shape.width > kMaxImagePixels)
     return fail(Code::kRefused, "{} × {} pixels; at most {} are decoded", shape.width, shape.height,
                 kMaxImagePixels);
+  auto* data = const_cast<std::byte*>(file.data());
+  const cv::Mat bytes(1, int(file.size()), CV_8U, data);
+  auto image = cv::imdecode(bytes, flags);
+  if (image.empty()) return fail(Code::kCorrupt, "cannot be decoded");
+  return image;
+}
+
+// OpenCV's exceptions as our errors.
+template <class Work>
+auto guarded(Work&& work) -> decltype(work()) {
   try {
-    auto* data = const_cast<std::byte*>(file.data());
-    const cv::Mat bytes(1, int(file.size()), CV_8U, data);
-    auto image = cv::imdecode(bytes, cv::IMREAD_ANYCOLOR);
-    if (image.empty()) return fail(Code::kCorrupt, "cannot be decoded");
-    append_mat(std::move(image), true, size, channels, out);
-    return {};
+    return work();
   } catch (const cv::Exception& error) {
     return fail(Code::kCorrupt, "cannot be decoded: {}", error.err);
   }
+}
+
+}  // namespace
+
+Result<void> decode_image(std::span<const std::byte> file, int size, int channels,
+                          std::vector<std::uint8_t>& out) {
+  return guarded([&]() -> Result<void> {
+    append_mat(TRY(decode(file, cv::IMREAD_ANYCOLOR)), true, size, channels, out);
+    return {};
+  });
+}
+
+Result<Image> decode_whole(std::span<const std::byte> file, int channels) {
+  return guarded([&]() -> Result<Image> {
+    auto decoded = TRY(decode(file, cv::IMREAD_ANYCOLOR));
+    Image image{{decoded.rows, decoded.cols, channels}, {}};
+    append_mat(std::move(decoded), true, 0, channels, image.pixels);
+    return image;
+  });
+}
+
+Result<LabelMap> decode_labels(std::span<const std::byte> file) {
+  return guarded([&]() -> Result<LabelMap> {
+    const auto decoded = TRY(decode(file, cv::IMREAD_UNCHANGED));
+    if (decoded.channels() != 1 || (decoded.depth() != CV_8U && decoded.depth() != CV_16U))
+      return fail(Code::kCorrupt, "a label map has one channel of 8 or 16 bits, this has {} channels",
+                  decoded.channels());
+    LabelMap map{decoded.rows, decoded.cols, {}};
+    map.labels.resize(std::size_t(map.height) * map.width);
+    cv::Mat target(map.height, map.width, CV_16U, map.labels.data());
+    decoded.convertTo(target, CV_16U);
+    return map;
+  });
 }
 
 }  // namespace preceptor::data

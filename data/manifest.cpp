@@ -21,6 +21,7 @@ std::string content_hash(const Dataset& dataset) {
   hash.update("preceptor data set 1\n").update(head);
   hash.update(std::as_bytes(std::span(dataset.labels)));
   hash.update(std::as_bytes(std::span(dataset.pixels)));
+  if (dataset.segmentation) hash.update(std::as_bytes(std::span(dataset.masks)));
   return hex(hash.finish());
 }
 

@@ -29,7 +29,7 @@ Result<std::unique_ptr<training::Objective>> make_objective(const DistillationOp
                                                             const data::Dataset& dataset, const training::TrainingOptions& training,
                                                             std::uint64_t seed) {
   auto soft = TRY(find_soft_loss(options, int(dataset.classes.size())));
-  return std::make_unique<DistillationObjective>(options, std::move(soft), training::make_cross_entropy(training, dataset),
+  return std::make_unique<DistillationObjective>(options, std::move(soft), training::make_supervised(training, dataset),
                                                  LogitCache(std::move(teacher), dataset, training.augment, seed));
 }
 

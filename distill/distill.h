@@ -4,7 +4,7 @@
 
 namespace preceptor::distill {
 
-/// hard_weight · CE + soft_weight · soft loss against a teacher's cached logits on the same views.
+/// hard_weight · the data's own loss + soft_weight · soft loss against a teacher's cached logits on the same views.
 /// `dataset` must outlive it; seed and augmentation must be those of the training call.
 Result<std::unique_ptr<training::Objective>> make_objective(const DistillationOptions& options, Teacher teacher,
                                                             const data::Dataset& dataset, const training::TrainingOptions& training,

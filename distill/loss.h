@@ -8,7 +8,7 @@
 
 namespace preceptor::distill {
 
-/// Pulls student logits [B, C] towards teacher logits [B, C] at a temperature. Returns a scalar [], in nats,
+/// Pulls student logits [B, C] (or of each pixel: [B, C, S, S]) towards the teacher's at a temperature. Returns a scalar [], in nats,
 /// scaled by T² so that its gradient does not fade with T. Stateless; serves many threads.
 using SoftLoss = std::function<at::Tensor(const at::Tensor& student, const at::Tensor& teacher, double temperature)>;
 

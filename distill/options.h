@@ -3,7 +3,7 @@
 
 namespace preceptor::distill {
 
-/// How soft targets enter a loss: hard_weight · CE + soft_weight · loss(student, teacher).
+/// How soft targets enter a loss: hard_weight · (cross-entropy, or Dice + cross-entropy) + soft_weight · loss(student, teacher).
 struct DistillationOptions {
   std::string loss = "soft-target";  ///< a registered loss
   double temperature = 4;

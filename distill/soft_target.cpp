@@ -4,7 +4,7 @@
 
 namespace preceptor::distill {
 
-/// T² · KL(softmax(teacher / T) ‖ softmax(student / T)), mean over the batch (Hinton 2015, arXiv:1503.02531).
+/// T² · KL(softmax(teacher / T) ‖ softmax(student / T)), mean over the batch (and its pixels; Hinton 2015, arXiv:1503.02531).
 at::Tensor soft_target(const at::Tensor& student, const at::Tensor& teacher, double t) {
   const auto log_student = torch::log_softmax(student / t, 1);
   const auto log_teacher = torch::log_softmax(teacher / t, 1);

@@ -6,8 +6,10 @@
 namespace preceptor::distill {
 namespace {
 
-Result<std::function<at::Tensor(const at::Tensor&)>> load_torchscript(const std::filesystem::path& path,
-                                                                     const models::TaskOptions& task, const std::string& device) {
+constexpr std::size_t kMaxView = 512 << 20;  ///< bytes
+
+Result<training::Network> load_torchscript(const std::filesystem::path& path, const models::TaskOptions& task, bool segmentation,
+                                           const std::string& device) {
   try {
     auto module = std::make_shared<torch::jit::Module>(torch::jit::load(path.string(), torch::Device(device)));
     module->eval();
@@ -16,8 +18,10 @@ Result<std::function<at::Tensor(const at::Tensor&)>> load_torchscript(const std:
       return module->forward({images.to(torch::Device(device))}).toTensor();
     };
     const auto probe = run(torch::zeros({1, task.channels, task.image_size, task.image_size}));
-    if (probe.dim() != 2 || probe.size(1) != task.classes)
-      return fail(Code::kInvalid, "{}: gives {} where logits of {} classes are wanted", path.string(), c10::str(probe.sizes()), task.classes);
+    const auto side = std::int64_t(task.image_size);
+    const std::vector<std::int64_t> wanted = segmentation ? std::vector<std::int64_t>{1, task.classes, side, side} : std::vector<std::int64_t>{1, task.classes};
+    if (probe.sizes() != wanted)
+      return fail(Code::kInvalid, "{}: gives logits {} where {} are wanted", path.string(), c10::str(probe.sizes()), c10::str(wanted));
     return run;
   } catch (const std::exception& e) {
     const std::string text = e.what();
@@ -38,10 +42,11 @@ Teacher Teacher::wrap(std::shared_ptr<models::FlatModel> model) {
   return teacher;
 }
 
-Result<Teacher> Teacher::load(const std::filesystem::path& path, const models::TaskOptions& task, const std::string& device) {
+Result<Teacher> Teacher::load(const std::filesystem::path& path, const models::TaskOptions& task, const std::string& device,
+                              bool segmentation) {
   if (path.extension() == ".pt" || path.extension() == ".ts") {
     Teacher teacher;
-    teacher.network_ = TRY(load_torchscript(path, task, device));
+    teacher.network_ = TRY(load_torchscript(path, task, segmentation, device));
     return teacher;
   }
   auto loaded = TRY(models::load_model(path, device));
@@ -49,15 +54,18 @@ Result<Teacher> Teacher::load(const std::filesystem::path& path, const models::T
   if (has.classes != task.classes || has.channels != task.channels)
     return fail(Code::kInvalid, "{}: made for {} classes and {} channels, the data have {} and {}", path.string(), has.classes,
                 has.channels, task.classes, task.channels);
+  const auto& made_for = TRY(models::zoo().find(loaded.model.spec().model.name))->task;
+  if (made_for != (segmentation ? "segmentation" : "classification"))
+    return fail(Code::kInvalid, "{}: a network for {}, which the data are not for", path.string(), made_for);
   return wrap(std::make_shared<models::FlatModel>(std::move(loaded.model)));
 }
 
 at::Tensor LogitCache::rows(const training::Batch& batch) {
+  const auto floats = dataset_.size() * dataset_.classes.size() * (dataset_.segmentation ? dataset_.mask_bytes() : 1);
+  if (floats > kMaxView / sizeof(float)) return teacher_.logits(batch.images);
   auto found = views_.find(batch.view);
-  if (found == views_.end()) {
-    const auto network = [this](const at::Tensor& images) { return teacher_.logits(images); };
-    found = views_.emplace(batch.view, training::logits_of(network, dataset_, augment_, seed_, batch.view)).first;
-  }
+  if (found == views_.end())
+    found = views_.emplace(batch.view, training::logits_of(teacher_.network(), dataset_, augment_, seed_, batch.view)).first;
   const auto index = torch::from_blob(const_cast<std::size_t*>(batch.index.data()), {std::int64_t(batch.index.size())}, torch::kInt64);
   return found->second.index_select(0, index);
 }

@@ -29,17 +29,21 @@ Result<Plan> read_plan(const std::string& text, const data::Splits& data) {
   if (task.channels != train.channels || task.image_size != train.height || task.classes != int(train.classes.size()))
     return fail(Code::kRefused, "it is for {} classes and {} px images of {} channels; the data here have {}, {} and {}", task.classes,
                 task.image_size, task.channels, train.classes.size(), train.height, train.channels);
-  const auto& taught = plan.teacher.spec.task;
-  if (!plan.teacher.sha256.empty() && (taught.classes != task.classes || taught.channels != task.channels))
-    return fail(Code::kRefused, "its teacher is for {} classes and {} channels, its student for {} and {}", taught.classes,
-                taught.channels, task.classes, task.channels);
+  TRY(training::check_task(plan.student.model, train));
+  if (!plan.teacher.sha256.empty()) {
+    TRY(training::check_task(plan.teacher.spec.model, train));
+    const auto& taught = plan.teacher.spec.task;
+    if (taught.classes != task.classes || taught.channels != task.channels)
+      return fail(Code::kRefused, "its teacher is for {} classes and {} channels, its student for {} and {}", taught.classes,
+                  taught.channels, task.classes, task.channels);
+  }
   if (plan.distillation.from != "none") TRY(distill::find_soft_loss(plan.distillation.loss, task.classes));
   return plan;
 }
 
 namespace {
 
-/// Cross-entropy, with the plan's distillation term on top where it asks for one.
+/// The data's own loss, with the plan's distillation term on top where it asks for one.
 Result<std::unique_ptr<training::Objective>> make_objective(Workbench& bench, const SiteState& site, std::span<const float> received,
                                                             const training::TrainingOptions& training, std::uint64_t seed) {
   const auto& term = bench.plan().distillation;
@@ -48,7 +52,7 @@ Result<std::unique_ptr<training::Objective>> make_objective(Workbench& bench, co
     return distill::make_objective(term.loss, bench.reference(received), images, training, seed);
   if (term.from == "teacher" && site.teacher)
     return distill::make_objective(term.loss, *site.resident_teacher(), images, training, seed);
-  return training::make_cross_entropy(training, images);
+  return training::make_supervised(training, images);
 }
 
 Result<Trained> train_round(Workbench& bench, SiteState& site, const Train& task) {

@@ -1,6 +1,6 @@
 #include "node/verdict.h"
 
-#include "training/metrics.h"
+#include "training/outcome.h"
 
 namespace preceptor::node {
 namespace {
@@ -8,27 +8,18 @@ namespace {
 constexpr double kSignificance = 0.05;
 constexpr double kPersonaliseFrom = 0.75;  ///< of the schedule: fine-tuning uses its last, small rates
 
-/// Softmax outputs of one model on the two splits that the verdict looks at.
-struct Outputs {
-  std::vector<float> validation, test;
+/// One model on the two splits that the verdict looks at.
+struct Outcomes {
+  training::Outcome validation, test;
 };
 
-Outputs outputs_of(models::FlatModel& model, const data::Splits& data) {
-  return {training::predict(model, data.validation), training::predict(model, data.test)};
-}
-
-training::Predictions predictions(const std::vector<float>& probabilities, const data::Dataset& set) {
-  return {probabilities, set.labels, set.classes.size()};
+Outcomes outcomes_of(models::FlatModel& model, const data::Splits& data) {
+  return {training::outcome_of(model, data.validation), training::outcome_of(model, data.test)};
 }
 
 transport::Estimate convert(const std::optional<training::Estimate>& estimate) {
   if (!estimate) return {};
   return {true, estimate->value, estimate->low, estimate->high};
-}
-
-double validation_score(const std::vector<float>& probabilities, const data::Dataset& set) {
-  const auto p = predictions(probabilities, set);
-  return training::auc(p).value_or(training::accuracy(p).value_or(0));
 }
 
 Result<std::vector<float>> fine_tune(Workbench& bench, const SiteState& site, std::span<const float> from, int epochs,
@@ -37,7 +28,7 @@ Result<std::vector<float>> fine_tune(Workbench& bench, const SiteState& site, st
   auto options = bench.plan().training;
   options.epochs = epochs;
   student.load(from);
-  const auto objective = training::make_cross_entropy(options, site.data->train);
+  const auto objective = training::make_supervised(options, site.data->train);
   TRY(training::train(student, site.data->train, options, *objective, seed, stretch));
   return student.store();
 }
@@ -56,30 +47,31 @@ Result<Verdict> judge(Workbench& bench, const SiteState& site, const Bytes& glob
   Verdict verdict;
   const auto initial = site.initial ? floats_of(*site.initial) : received;
   verdict.local = TRY(fine_tune(bench, site, initial, plan.rounds * plan.training.epochs, {}, seed));
-  const auto local = outputs_of(student, data);
+  const auto local = outcomes_of(student, data);
   student.load(received);
   verdict.global.assign(received.begin(), received.end());
-  const auto shared = outputs_of(student, data);
+  const auto shared = outcomes_of(student, data);
   verdict.personalised = TRY(fine_tune(bench, site, received, plan.personalise_epochs, {kPersonaliseFrom, 1, 0}, seed + 1));
-  const auto personal = outputs_of(student, data);
+  const auto personal = outcomes_of(student, data);
 
   auto& report = verdict.report;
   report.train = data.train.size();
   report.validation = data.validation.size();
   report.test = data.test.size();
-  const auto fill = [&](const Outputs& outputs, transport::Estimate& auc, transport::Estimate& accuracy) {
-    const auto metrics = training::measure(predictions(outputs.test, data.test), seed);
+  const auto fill = [&](const Outcomes& outcomes, transport::Estimate& auc, transport::Estimate& accuracy, transport::Estimate& dice) {
+    const auto metrics = training::measure(outcomes.test, seed);
     auc = convert(metrics.auc);
     accuracy = convert(metrics.accuracy);
+    dice = convert(metrics.dice);
   };
-  fill(local, report.local_auc, report.local_accuracy);
-  fill(shared, report.global_auc, report.global_accuracy);
-  fill(personal, report.personalised_auc, report.personalised_accuracy);
+  fill(local, report.local_auc, report.local_accuracy, report.local_dice);
+  fill(shared, report.global_auc, report.global_accuracy, report.global_dice);
+  fill(personal, report.personalised_auc, report.personalised_accuracy, report.personalised_dice);
 
-  const bool personalise = validation_score(personal.validation, data.validation) > validation_score(shared.validation, data.validation);
+  const bool personalise = training::headline(personal.validation) > training::headline(shared.validation);
   report.chosen = personalise ? "personalised" : "global";
   report.verdict = "no difference";
-  const auto test = training::compare(predictions(local.test, data.test), predictions((personalise ? personal : shared).test, data.test), seed);
+  const auto test = training::compare(local.test, (personalise ? personal : shared).test, seed);
   if (!test) return verdict;  // no test image: nothing can be told
   report.metric = test->metric;
   report.difference = test->difference.value;

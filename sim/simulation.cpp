@@ -160,7 +160,7 @@ Result<Json> central_baseline(const SimulationOptions& options, const Plan& plan
   model.initialise(RandomStream(options.seed, "student/init"));
   auto training = options.training;
   training.epochs = std::max(1, options.federation.rounds * options.training.epochs);
-  const auto objective = training::make_cross_entropy(training, images);
+  const auto objective = training::make_supervised(training, images);
   Progress progress("central baseline");
   TRY(training::train(model, images, training, *objective, RandomStream(options.seed, "central").bits64(), {}, [&](int epoch, double loss) {
     progress.update(double(epoch + 1) / training.epochs, fmt::format("epoch {}/{}, loss {:.3f}", epoch + 1, training.epochs, loss));

@@ -2,6 +2,7 @@
 
 #include <torch/torch.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 #include <opencv2/imgproc.hpp>
@@ -13,6 +14,7 @@ Batch empty_batch(const data::Dataset& dataset, std::span<const std::size_t> ind
   const auto count = std::int64_t(index.size());
   // Height, width, channels in memory is what LibTorch calls channels_last.
   auto images = torch::empty({count, dataset.height, dataset.width, dataset.channels}).permute({0, 3, 1, 2});
+  if (dataset.segmentation) return {images, torch::empty({count, dataset.height, dataset.width}, torch::kInt64), index, view};
   auto labels = torch::empty({count}, torch::kInt64);
   for (std::int64_t i = 0; i < count; ++i) labels.data_ptr<std::int64_t>()[i] = dataset.labels[index[std::size_t(i)]];
   return {images, labels, index, view};
@@ -66,6 +68,10 @@ Batch make_batch(const data::Dataset& dataset, std::span<const std::size_t> inde
     normalise(dataset.image(i), out);
     out += dataset.image_bytes();
   }
+  if (dataset.segmentation) {
+    auto* label = batch.labels.data_ptr<std::int64_t>();
+    for (const auto i : index) label = std::ranges::copy(dataset.mask(i), label).out;
+  }
   return batch;
 }
 
@@ -74,16 +80,22 @@ Batch make_batch(const data::Dataset& dataset, std::span<const std::size_t> inde
   auto batch = empty_batch(dataset, index, view);
   auto* out = static_cast<float*>(batch.images.data_ptr());
   const int type = CV_32FC(dataset.channels);
-  cv::Mat plain(dataset.height, dataset.width, type);
+  cv::Mat plain(dataset.height, dataset.width, type), moved;
+  auto* label = dataset.segmentation ? batch.labels.data_ptr<std::int64_t>() : nullptr;
   for (const auto i : index) {
     RandomStream random(seed, "augment", {i, std::uint64_t(view)});
     normalise(dataset.image(i), plain.ptr<float>());
     cv::Mat target(dataset.height, dataset.width, type, out);
-    cv::warpAffine(plain, target, geometry(augment, random, dataset.height, dataset.width), plain.size(),
-                   cv::INTER_LINEAR | cv::WARP_INVERSE_MAP, cv::BORDER_REFLECT_101);
+    const auto map = geometry(augment, random, dataset.height, dataset.width);
+    cv::warpAffine(plain, target, map, plain.size(), cv::INTER_LINEAR | cv::WARP_INVERSE_MAP, cv::BORDER_REFLECT_101);
     tone(augment, random, target);
     erase(augment, random, target);
     out += dataset.image_bytes();
+    if (label) {  // the mask moves with its image; nearest neighbour keeps classes whole
+      const cv::Mat mask(dataset.height, dataset.width, CV_8U, const_cast<std::uint8_t*>(dataset.mask(i).data()));
+      cv::warpAffine(mask, moved, map, mask.size(), cv::INTER_NEAREST | cv::WARP_INVERSE_MAP, cv::BORDER_REFLECT_101);
+      label = std::copy(moved.begin<std::uint8_t>(), moved.end<std::uint8_t>(), label);
+    }
   }
   return batch;
 }

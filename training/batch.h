@@ -10,7 +10,7 @@ namespace preceptor::training {
 /// Images on their way into a network.
 struct Batch {
   at::Tensor images;  ///< [B, C, S, S] float32 in [-1, 1], channels_last
-  at::Tensor labels;  ///< [B] int64
+  at::Tensor labels;  ///< what is to be told: classes [B] int64; of a segmentation set, of each pixel: [B, S, S]
   std::span<const std::size_t> index;  ///< [B], into the data set
   int view = 0;       ///< which augmentation of each image this is
 };

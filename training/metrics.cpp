@@ -144,6 +144,15 @@ Estimate interval(double value, std::vector<double>& samples) {
   return {value, percentile(samples, 0.025), percentile(samples, 0.975)};
 }
 
+/// Mean of one figure over a resample, of the images where it is defined.
+template <class Figure>
+Statistic weighted_mean(std::span<const SegmentationScore> scores, const Counts& counts, Figure&& figure) {
+  double sum = 0, all = 0;
+  for (std::size_t i = 0; i < scores.size(); ++i)
+    if (const auto value = figure(scores[i])) sum += counts[i] * *value, all += counts[i];
+  return all > 0 ? Statistic(sum / all) : std::nullopt;
+}
+
 }  // namespace
 
 std::optional<double> auc(const Predictions& p) { return Evaluator(p).auc(Counts(p.labels.size(), 1)); }
@@ -169,32 +178,73 @@ Metrics measure(const Predictions& p, std::uint64_t seed, int resamples) {
   return metrics;
 }
 
+Metrics measure(std::span<const SegmentationScore> scores, std::uint64_t seed, int resamples) {
+  using Measure = Statistic (*)(const SegmentationScore&);
+  static constexpr Measure kMeasures[] = {[](const SegmentationScore& s) { return Statistic(s.dice); },
+                                          [](const SegmentationScore& s) { return Statistic(s.iou); },
+                                          [](const SegmentationScore& s) { return s.hd95; }};
+  Metrics metrics;
+  metrics.images = scores.size();
+  std::optional<Estimate>* const targets[] = {&metrics.dice, &metrics.iou, &metrics.hd95};
+  std::array<std::vector<double>, 3> samples;
+  RandomStream random(seed, "bootstrap");
+  for (int r = 0; r < resamples && !scores.empty(); ++r) {
+    const auto counts = resample(scores.size(), random);
+    for (std::size_t m = 0; m < 3; ++m)
+      if (const auto value = weighted_mean(scores, counts, kMeasures[m])) samples[m].push_back(*value);
+  }
+  const Counts once(scores.size(), 1);
+  for (std::size_t m = 0; m < 3; ++m)
+    if (const auto value = weighted_mean(scores, once, kMeasures[m])) *targets[m] = interval(*value, samples[m]);
+  return metrics;
+}
+
+namespace {
+
+/// Paired bootstrap of a difference, given as a function of how often each image is drawn.
+template <class Difference>
+std::optional<PairedTest> paired(const char* metric, std::size_t images, Difference&& difference, std::uint64_t seed, int resamples) {
+  const auto observed = difference(Counts(images, 1));
+  if (!observed) return std::nullopt;
+  RandomStream random(seed, "paired-bootstrap");
+  std::vector<double> samples;
+  double above = 0, below = 0;
+  for (int r = 0; r < resamples; ++r) {
+    const auto value = difference(resample(images, random));
+    if (!value) continue;
+    samples.push_back(*value);
+    above += *value > 0 ? 1 : *value == 0 ? 0.5 : 0;
+    below += *value < 0 ? 1 : *value == 0 ? 0.5 : 0;
+  }
+  PairedTest test{metric, interval(*observed, samples), 1};
+  // One is added to both sides: no finite bootstrap can show p = 0 (Davison & Hinkley 1997, §4.2).
+  if (!samples.empty()) test.p_value = std::min(1.0, 2 * (std::min(above, below) + 1) / (double(samples.size()) + 1));
+  return test;
+}
+
+}  // namespace
+
 std::optional<PairedTest> compare(const Predictions& a, const Predictions& b, std::uint64_t seed, int resamples) {
   const Evaluator first(a), second(b);
-  const Counts once(a.labels.size(), 1);
-  const bool ranked = first.auc(once).has_value();
+  const bool ranked = first.auc(Counts(a.labels.size(), 1)).has_value();
   const auto difference = [&](const Counts& counts) -> Statistic {
     const auto x = ranked ? first.auc(counts) : first.accuracy(counts);
     const auto y = ranked ? second.auc(counts) : second.accuracy(counts);
     if (!x || !y) return std::nullopt;
     return *y - *x;
   };
-  const auto observed = difference(once);
-  if (!observed) return std::nullopt;
-  RandomStream random(seed, "paired-bootstrap");
-  std::vector<double> samples;
-  double above = 0, below = 0;
-  for (int r = 0; r < resamples; ++r) {
-    const auto value = difference(resample(a.labels.size(), random));
-    if (!value) continue;
-    samples.push_back(*value);
-    above += *value > 0 ? 1 : *value == 0 ? 0.5 : 0;
-    below += *value < 0 ? 1 : *value == 0 ? 0.5 : 0;
-  }
-  PairedTest test{ranked ? "auc" : "accuracy", interval(*observed, samples), 1};
-  // One is added to both sides: no finite bootstrap can show p = 0 (Davison & Hinkley 1997, §4.2).
-  if (!samples.empty()) test.p_value = std::min(1.0, 2 * (std::min(above, below) + 1) / (double(samples.size()) + 1));
-  return test;
+  return paired(ranked ? "auc" : "accuracy", a.labels.size(), difference, seed, resamples);
+}
+
+std::optional<PairedTest> compare(std::span<const SegmentationScore> a, std::span<const SegmentationScore> b, std::uint64_t seed,
+                                  int resamples) {
+  const auto dice = [](const SegmentationScore& s) { return Statistic(s.dice); };
+  const auto difference = [&](const Counts& counts) -> Statistic {
+    const auto x = weighted_mean(a, counts, dice), y = weighted_mean(b, counts, dice);
+    if (!x || !y) return std::nullopt;
+    return *y - *x;
+  };
+  return paired("dice", a.size(), difference, seed, resamples);
 }
 
 }  // namespace preceptor::training

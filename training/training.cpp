@@ -24,6 +24,31 @@ class CrossEntropy : public Objective {
   at::Tensor weights_;
 };
 
+class DiceCrossEntropy : public CrossEntropy {
+ public:
+  using CrossEntropy::CrossEntropy;
+  at::Tensor loss(const Batch& batch, const at::Tensor& logits) override {
+    const auto truth = torch::one_hot(batch.labels.to(logits.device()), logits.size(1)).permute({0, 3, 1, 2}).to(logits.dtype());
+    const auto told = logits.softmax(1);
+    const auto overlap = (told * truth).sum({0, 2, 3}), total = (told + truth).sum({0, 2, 3});
+    const auto dice = (2 * overlap + kSmooth) / (total + kSmooth);
+    return CrossEntropy::loss(batch, logits) + 1 - dice.slice(0, 1).mean();
+  }
+
+ private:
+  static constexpr double kSmooth = 1;  ///< pixels: a class that is nowhere and is told nowhere loses nothing
+};
+
+at::Tensor class_weights(const TrainingOptions& options, const data::Dataset& dataset) {
+  if (options.class_weights != "balanced") return {};
+  const auto counts = dataset.class_counts();
+  auto weights = torch::ones({std::int64_t(counts.size())});
+  const double all = std::accumulate(counts.begin(), counts.end(), 0.0);
+  for (std::size_t c = 0; c < counts.size(); ++c)
+    weights[std::int64_t(c)] = all / (double(counts.size()) * double(std::max<std::size_t>(counts[c], 1)));
+  return weights;
+}
+
 void clip(at::Tensor& gradients, double norm) {
   const double length = gradients.norm().item<double>();
   if (length > norm) gradients.mul_(norm / length);
@@ -44,14 +69,24 @@ std::vector<std::span<const std::size_t>> batches(std::span<const std::size_t> o
 }  // namespace
 
 std::unique_ptr<Objective> make_cross_entropy(const TrainingOptions& options, const data::Dataset& dataset) {
-  at::Tensor weights;
-  if (options.class_weights == "balanced") {
-    const auto counts = dataset.class_counts();
-    weights = torch::ones({std::int64_t(counts.size())});
-    for (std::size_t c = 0; c < counts.size(); ++c)
-      weights[std::int64_t(c)] = double(dataset.size()) / (double(counts.size()) * double(std::max<std::size_t>(counts[c], 1)));
-  }
-  return std::make_unique<CrossEntropy>(options.label_smoothing, weights);
+  return std::make_unique<CrossEntropy>(options.label_smoothing, class_weights(options, dataset));
+}
+
+std::unique_ptr<Objective> make_dice_cross_entropy(const TrainingOptions& options, const data::Dataset& dataset) {
+  return std::make_unique<DiceCrossEntropy>(options.label_smoothing, class_weights(options, dataset));
+}
+
+std::unique_ptr<Objective> make_supervised(const TrainingOptions& options, const data::Dataset& dataset) {
+  return dataset.segmentation ? make_dice_cross_entropy(options, dataset) : make_cross_entropy(options, dataset);
+}
+
+Result<void> check_task(const models::ModelOptions& model, const data::Dataset& dataset) {
+  const auto* architecture = TRY(models::zoo().find(model.name));
+  const std::string wanted = dataset.segmentation ? "segmentation" : "classification";
+  if (architecture->task != wanted)
+    return fail(Code::kInvalid, "{} is for {}, the data are for {}; `preceptor models --task {}` lists what fits", model.name,
+                architecture->task, wanted, wanted);
+  return {};
 }
 
 void use_threads(int threads) {
@@ -93,26 +128,35 @@ Result<Trained> train(models::FlatModel& model, const data::Dataset& dataset, co
   return result;
 }
 
-std::vector<float> predict(models::FlatModel& model, const data::Dataset& dataset, int batch) {
-  model.network().eval();
-  const auto logits = logits_of([&](const at::Tensor& images) { return model.forward(images); }, dataset, {}, 0, -1, batch);
-  const auto probabilities = torch::softmax(logits, 1).contiguous();
-  const auto* begin = probabilities.data_ptr<float>();
-  return {begin, begin + probabilities.numel()};
+namespace {
+
+/// Images 0 … N−1 in pieces.
+void in_pieces(std::size_t images, int batch, const std::function<void(std::span<const std::size_t>)>& visit) {
+  std::vector<std::size_t> order(images);
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  for (std::size_t at = 0; at < order.size(); at += std::size_t(batch))
+    visit(std::span(order).subspan(at, std::min(std::size_t(batch), order.size() - at)));
 }
 
-at::Tensor logits_of(const std::function<at::Tensor(const at::Tensor&)>& network, const data::Dataset& dataset,
-                     const AugmentOptions& augment, std::uint64_t seed, int view, int batch) {
+}  // namespace
+
+at::Tensor logits_of(const Network& network, const data::Dataset& dataset, const AugmentOptions& augment, std::uint64_t seed,
+                     int view, int batch) {
   torch::NoGradGuard no_grad;
-  std::vector<std::size_t> order(dataset.size());
-  std::iota(order.begin(), order.end(), std::size_t{0});
   std::vector<at::Tensor> parts;
-  for (std::size_t at = 0; at < order.size(); at += std::size_t(batch)) {
-    const auto piece = std::span(order).subspan(at, std::min(std::size_t(batch), order.size() - at));
+  in_pieces(dataset.size(), batch, [&](std::span<const std::size_t> piece) {
     const auto images = view < 0 ? make_batch(dataset, piece).images : make_batch(dataset, piece, augment, seed, view).images;
     parts.push_back(network(images).to(torch::kCPU));
-  }
+  });
   return parts.empty() ? torch::zeros({0, std::int64_t(dataset.classes.size())}) : torch::cat(parts);
+}
+
+void for_each_batch(const Network& network, const data::Dataset& dataset, int batch,
+                    const std::function<void(std::span<const std::size_t> index, const at::Tensor& logits)>& visit) {
+  torch::NoGradGuard no_grad;
+  in_pieces(dataset.size(), batch, [&](std::span<const std::size_t> piece) {
+    visit(piece, network(make_batch(dataset, piece).images).to(torch::kCPU));
+  });
 }
 
 }  // namespace preceptor::training

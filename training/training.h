@@ -6,7 +6,7 @@
 
 namespace preceptor::training {
 
-/// What a batch of logits [B, classes] is pulled towards. Returns a scalar [], in nats.
+/// What a batch of logits, [B, classes] or [B, classes, S, S], is pulled towards. Returns a scalar [], in nats.
 class Objective {
  public:
   virtual ~Objective() = default;
@@ -15,6 +15,16 @@ class Objective {
 
 /// Cross-entropy with label smoothing and class weights (balanced: N / (classes · count), on the given set).
 std::unique_ptr<Objective> make_cross_entropy(const TrainingOptions& options, const data::Dataset& dataset);
+
+/// The same of every pixel plus the soft Dice loss, 1 − mean Dice of the classes but the background, over the batch
+/// (Isensee 2021, doi:10.1038/s41592-020-01008-z); balanced weights count pixels.
+std::unique_ptr<Objective> make_dice_cross_entropy(const TrainingOptions& options, const data::Dataset& dataset);
+
+/// The one of the two that the data ask for.
+std::unique_ptr<Objective> make_supervised(const TrainingOptions& options, const data::Dataset& dataset);
+
+/// Error: kInvalid when a network that classifies is given masks, or the reverse.
+Result<void> check_task(const models::ModelOptions& model, const data::Dataset& dataset);
 
 /// Where in the whole job this call stands: the schedule's progress goes from `begin` to `end`, and
 /// `first_epoch` counts the epochs that came before, so that augmentation goes on instead of starting anew.
@@ -38,12 +48,16 @@ Result<Trained> train(models::FlatModel& model, const data::Dataset& dataset, co
                       Objective& objective, std::uint64_t seed, const Stretch& stretch = {},
                       const EpochCallback& after_epoch = {});
 
-/// Softmax probabilities, row-major [N, classes], for an un-augmented set.
-std::vector<float> predict(models::FlatModel& model, const data::Dataset& dataset, int batch = 128);
+/// A network as what it does: normalised images → logits.
+using Network = std::function<at::Tensor(const at::Tensor& images)>;
 
-/// Raw logits [N, classes] on the CPU, for one view of each image (augment as in training).
-at::Tensor logits_of(const std::function<at::Tensor(const at::Tensor&)>& network, const data::Dataset& dataset,
+/// Raw logits [N, classes, …] on the CPU, for one view of each image (augment as in training).
+at::Tensor logits_of(const Network& network, const data::Dataset& dataset,
                      const AugmentOptions& augment, std::uint64_t seed, int view, int batch = 128);
+
+/// Un-augmented batches in order, with their logits on the CPU.
+void for_each_batch(const Network& network, const data::Dataset& dataset, int batch,
+                    const std::function<void(std::span<const std::size_t> index, const at::Tensor& logits)>& visit);
 
 /// Threads inside LibTorch for the calling thread's operators.
 void use_threads(int threads);

@@ -70,7 +70,7 @@ void serialize(A& a, Estimate& m) {
 template <class A>
 void serialize(A& a, SiteReport& m) {
   a(m.train, m.validation, m.test, m.local_auc, m.global_auc, m.personalised_auc, m.local_accuracy,
-    m.global_accuracy, m.personalised_accuracy, capped(m.chosen, kMaxName),
+    m.global_accuracy, m.personalised_accuracy, m.local_dice, m.global_dice, m.personalised_dice, capped(m.chosen, kMaxName),
     capped(m.metric, kMaxName), m.difference, m.difference_low, m.difference_high, m.p_value,
     capped(m.verdict, kMaxName));
 }

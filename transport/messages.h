@@ -84,8 +84,9 @@ struct SiteReport {
   std::uint64_t train = 0, validation = 0, test = 0;  ///< images
   Estimate local_auc, global_auc, personalised_auc;
   Estimate local_accuracy, global_accuracy, personalised_accuracy;
+  Estimate local_dice, global_dice, personalised_dice;
   std::string chosen;    ///< "global" or "personalised", by validation
-  std::string metric;    ///< "auc" or "accuracy": what the verdict compares
+  std::string metric;    ///< "auc", "accuracy" or "dice": what the verdict compares
   double difference = 0; ///< chosen − local, with interval
   double difference_low = 0, difference_high = 0;
   double p_value = 1;    ///< paired bootstrap, two-sided

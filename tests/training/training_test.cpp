@@ -8,7 +8,7 @@
 #include <thread>
 
 #include "tests/training/made.h"
-#include "training/metrics.h"
+#include "training/outcome.h"
 
 namespace preceptor::training {
 namespace {
@@ -97,7 +97,7 @@ TEST(Training, LearnsToTellLesionsFromHealthyTissue) {
   ASSERT_TRUE(train(model, train_set, options, *objective, 1, {},
                     [&](int, double loss) { return losses.push_back(loss), true; }));
   EXPECT_LT(losses.back(), 0.8 * losses.front());
-  const auto probabilities = predict(model, test_set);
+  const auto probabilities = outcome_of(model, test_set).probabilities;
   // Of 100 images, an AUC of 0.75 by chance alone is more than four deviations away.
   EXPECT_GT(auc({probabilities, test_set.labels, 2}).value(), 0.75);
 }
@@ -279,19 +279,19 @@ TEST(CrossEntropy, LabelSmoothingSharesAPartOfTheTargetAmongAllClasses) {
 TEST(Predict, GivesProbabilitiesThatDoNotDependOnTheBatch) {
   const auto set = phantoms(50, 3);
   auto model = made_model("shufflenet_v2", 3);
-  const auto once = predict(model, set, 50), in_pieces = predict(model, set, 7);
+  const auto once = outcome_of(model, set, 50).probabilities, in_pieces = outcome_of(model, set, 7).probabilities;
   ASSERT_EQ(once.size(), 150u);
   for (std::size_t i = 0; i < 50; ++i)
     EXPECT_NEAR(once[3 * i] + once[3 * i + 1] + once[3 * i + 2], 1, 1e-5);
   for (std::size_t i = 0; i < once.size(); ++i) EXPECT_NEAR(once[i], in_pieces[i], 1e-5);
-  EXPECT_TRUE(predict(model, set.like()).empty());
+  EXPECT_TRUE(outcome_of(model, set.like()).probabilities.empty());
 }
 
 TEST(Predict, LeavesTheModelAsItIs) {
   const auto set = noise(10);
   auto model = made_model();
   const auto before = model.store();
-  predict(model, set);
+  outcome_of(model, set);
   EXPECT_EQ(model.store(), before) << "running statistics belong to training";
 }
 
