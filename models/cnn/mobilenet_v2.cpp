@@ -1,3 +1,4 @@
+#include "models/cnn/timm_names.h"
 #include "models/layers.h"
 #include "models/model.h"
 
@@ -60,6 +61,20 @@ class MobileNetV2 : public Model {
   Chain features_{nullptr}, classifier_{nullptr};
 };
 
+/// timm's mobilenetv2_100 and its other widths.
+std::string timm_name(const std::string& ours) {
+  if (!ours.starts_with("features.")) return rename_start(ours, {{"classifier.1", "classifier"}});
+  const int index = std::stoi(ours.substr(9));
+  const auto inner = ours.substr(ours.find('.', 9) + 1);
+  if (index == 0) return rename_start(inner, {{"0", "conv_stem"}, {"1", "bn1"}});
+  if (index == 18) return rename_start(inner, {{"0", "conv_head"}, {"1", "bn2"}});
+  const auto block = "blocks." + stage_and_place(index - 1, {1, 2, 3, 4, 3, 3, 1}) + ".";
+  if (index == 1)  // without expansion
+    return block + rename_start(inner, {{"conv.0.0", "conv_dw"}, {"conv.0.1", "bn1"}, {"conv.1", "conv_pw"}, {"conv.2", "bn2"}});
+  return block + rename_start(inner, {{"conv.0.0", "conv_pw"}, {"conv.0.1", "bn1"}, {"conv.1.0", "conv_dw"},
+                                      {"conv.1.1", "bn2"}, {"conv.2", "conv_pwl"}, {"conv.3", "bn3"}});
+}
+
 const RegisterModel kMobileNetV2{
     "mobilenet_v2",
     {.paradigm = "CNN",
@@ -77,7 +92,7 @@ const RegisterModel kMobileNetV2{
                    {{{"mobilenet_v2", 0.5, "small"}, {9, 3, 28}}, 699209, 23336224},
                    {{{"mobilenet_v2", 0.35, "small"}, {9, 3, 28}}, 407657, 13066336},
                    {{{"mobilenet_v2", 0.35, "half"}, {9, 3, 64}}, 407657, 18952192}},
-     .names = {{"torchvision", [](const std::string& ours) { return ours; }}}}};
+     .names = {{"torchvision", [](const std::string& ours) { return ours; }}, {"timm", timm_name}}}};
 
 }  // namespace
 }  // namespace preceptor::models
