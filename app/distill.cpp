@@ -23,7 +23,7 @@ Result<void> distill(const RunArguments& arguments) {
   if (error) return fail(Code::kIo, "cannot make {}: {}", out.string(), error.message());
   TRY(write_file(out / "config.yaml", write_options(options)));
   TRY(models::save_model(out / "student.safetensors", derived.student, {{"job", options.job}}));
-  if (derived.teacher && derived.teacher->model() && options.teacher.path.empty())
+  if (derived.teacher && derived.teacher->model() && derived.teacher_is_new)
     TRY(models::save_model(out / "teacher.safetensors", *derived.teacher->model(), {{"job", options.job}}));
   nlohmann::ordered_json json{{"student", coordinator::to_json(derived.student_metrics)}};
   if (derived.teacher_metrics) json["teacher"] = coordinator::to_json(*derived.teacher_metrics);

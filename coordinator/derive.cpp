@@ -2,6 +2,7 @@
 
 #include "common/log.h"
 #include "common/progress.h"
+#include "models/weights.h"
 #include "training/outcome.h"
 
 namespace preceptor::coordinator {
@@ -19,10 +20,36 @@ training::EpochCallback report(Progress& progress, int epochs) {
   };
 }
 
+/// Whether the path names a .safetensors file that preceptor did not write: weights to begin with, not a model.
+Result<bool> is_foreign(const std::string& path) {
+  if (std::filesystem::path(path).extension() != ".safetensors") return false;
+  return !TRY(models::is_model_file(path));
+}
+
+/// Initial values from such a file; says what it took from it.
+Result<models::LoadedWeights> start_from(models::FlatModel& model, const std::string& path, const char* key) {
+  auto loaded = models::load_weights(model, path);
+  if (!loaded) return in(key, loaded.error());
+  spdlog::info("{}: {} of {} pieces from {} ({})", key, loaded->pieces, model.space().pieces().size(), path, loaded->source);
+  for (const auto& [piece, reason] : loaded->left_out) spdlog::info("{}: {} begins with random values: {}", key, piece, reason);
+  if (!loaded->unused.empty())
+    spdlog::warn("{}: {} has {} tensors that {} has no place for, {} the first; is it this network's?", key, path,
+                 loaded->unused.size(), model.spec().model.name, loaded->unused.front());
+  return loaded;
+}
+
+/// From random values, or from a file of others' weights; those need no training if their head fits.
 Result<std::shared_ptr<models::FlatModel>> train_teacher(const TeacherOptions& options, const data::Splits& data, std::uint64_t seed) {
   const auto spec = TRY(spec_for(options.model, data.test));
   auto model = std::make_shared<models::FlatModel>(TRY(models::FlatModel::create(spec, options.training.device)));
   model->initialise(RandomStream(seed, "teacher/init"));
+  if (!options.path.empty()) {
+    const auto loaded = TRY(start_from(*model, options.path, "teacher.path"));
+    if (options.training.epochs == 0 && !loaded.left_out.empty())
+      return fail(Code::kInvalid, "teacher.path: {} has no head for these classes ({}: {}); train one with teacher.training.epochs",
+                  options.path, loaded.left_out.front().piece, loaded.left_out.front().reason);
+    if (options.training.epochs == 0) return model;
+  }
   const auto objective = training::make_supervised(options.training, data.train);
   Progress progress("teacher");
   const auto trained = training::train(*model, data.train, options.training, *objective, RandomStream(seed, "teacher").bits64(), {},
@@ -33,9 +60,11 @@ Result<std::shared_ptr<models::FlatModel>> train_teacher(const TeacherOptions& o
 
 Result<models::FlatModel> start_student(const StudentOptions& options, const data::Dataset& images, std::uint64_t seed) {
   const auto spec = TRY(spec_for(options.model, images));
-  if (options.path.empty()) {
+  const bool foreign = TRY(is_foreign(options.path));
+  if (options.path.empty() || foreign) {
     auto model = TRY(models::FlatModel::create(spec, options.training.device));
     model.initialise(RandomStream(seed, "student/init"));
+    if (foreign) TRY(start_from(model, options.path, "student.path"));
     return model;
   }
   auto loaded = TRY(models::load_model(options.path, options.training.device));
@@ -57,9 +86,10 @@ Result<Derived> derive(const TeacherOptions& teacher, const StudentOptions& stud
   std::optional<distill::Teacher> guide;
   std::optional<training::Metrics> teacher_metrics;
   const models::TaskOptions task{int(consortium.test.classes.size()), consortium.test.channels, consortium.test.height};
-  if (!teacher.path.empty()) {
+  const bool foreign = TRY(is_foreign(teacher.path));
+  if (!teacher.path.empty() && !foreign) {
     guide = TRY(distill::Teacher::load(teacher.path, task, teacher.training.device, consortium.test.segmentation));
-  } else if (teacher.training.epochs > 0) {
+  } else if (foreign || teacher.training.epochs > 0) {
     guide = distill::Teacher::wrap(TRY(train_teacher(teacher, consortium, seed)));
   }
   if (guide && consortium.test.size() > 0)
@@ -78,7 +108,7 @@ Result<Derived> derive(const TeacherOptions& teacher, const StudentOptions& stud
   }
   auto metrics = evaluate(model, consortium.test, seed);
   const auto parameters = guide && guide->model() ? guide->model()->space().trainable() : 0;
-  return Derived{std::move(guide), teacher_metrics, parameters, std::move(model), metrics};
+  return Derived{std::move(guide), teacher_metrics, parameters, std::move(model), metrics, teacher.path.empty() || foreign};
 }
 
 }  // namespace preceptor::coordinator

@@ -9,7 +9,9 @@ namespace preceptor::coordinator {
 
 /// Where the teacher comes from: a file, or training on the consortium's own images.
 struct TeacherOptions {
-  std::string path;  ///< .safetensors of the zoo, or TorchScript (.pt, .ts: local, trusted); "": train one
+  /// .safetensors that preceptor wrote; TorchScript (.pt, .ts: local, trusted); any other .safetensors: weights of
+  /// torchvision or timm, from which `model` is trained; "": train one from random values.
+  std::string path;
   models::ModelOptions model{"resnet18", 1, "small"};
   training::TrainingOptions training;  ///< epochs: 0 and no path: no teacher at all
   template <class V>
@@ -22,7 +24,7 @@ struct TeacherOptions {
 
 /// How the student begins: a file, distillation from the teacher, plain training, or random values.
 struct StudentOptions {
-  std::string path;  ///< .safetensors to start from
+  std::string path;  ///< .safetensors to start from: preceptor's, or weights of torchvision or timm for `model`
   models::ModelOptions model{"shufflenet_v2", 0.5, "small"};
   training::TrainingOptions training;  ///< on the consortium's images; epochs: 0: no training before federation
   distill::DistillationOptions distillation;
@@ -42,6 +44,7 @@ struct Derived {
   std::size_t teacher_parameters = 0;  ///< 0 for TorchScript
   models::FlatModel student;
   training::Metrics student_metrics;
+  bool teacher_is_new = false;  ///< made here: no model file holds it yet
 };
 
 /// Trains or loads the teacher, then derives the student; shows progress. Errors name the option to change.

@@ -96,7 +96,7 @@ Result<std::unique_ptr<Job>> Job::prepare(const JobOptions& options, const std::
   // Kept so that another run may start from them: teacher.path, student.path.
   const std::map<std::string, std::string> origin{{"job", options.job}, {"config_hash", job->config_hash_}};
   TRY(models::save_model(out / "student.safetensors", student, origin));
-  if (job->derived_->teacher && job->derived_->teacher->model() && options.teacher.path.empty())
+  if (job->derived_->teacher && job->derived_->teacher->model() && job->derived_->teacher_is_new)
     TRY(models::save_model(out / "teacher.safetensors", *job->derived_->teacher->model(), origin));
   job->codec_.emplace(TRY(compression::UpdateCodec::create(options.update, student.space())));
 
