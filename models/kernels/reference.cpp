@@ -5,18 +5,12 @@
 namespace preceptor::models::kernels {
 namespace {
 
-thread_local int references = 0;
-
 /// rows [K, B, L, X] in the order of the steps: [k, b, t] is rows[k, b, order[k, t]].
 torch::Tensor by_step(const torch::Tensor& rows, const torch::Tensor& order) {
   return rows.gather(2, order.view({order.size(0), 1, order.size(1), 1}).expand_as(rows));
 }
 
 }  // namespace
-
-UseReference::UseReference() { ++references; }
-UseReference::~UseReference() { --references; }
-bool UseReference::active() { return references > 0; }
 
 at::Tensor selective_scan_reference(const at::Tensor& u, const at::Tensor& delta, const at::Tensor& a, const at::Tensor& b,
                                     const at::Tensor& c, const at::Tensor& skip, const at::Tensor& delta_bias, const at::Tensor& order) {

@@ -1,0 +1,21 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+
+namespace preceptor::models::kernels {
+
+/// May the kernels take these? All float32 on the CPU, and no UseReference alive. Logs the instruction set the first time.
+bool serve(at::TensorList tensors);
+
+/// Does autograd ask for a derivative of one of these?
+bool wants_gradient(at::TensorList tensors);
+
+/// work(b, first, last) over all samples and channels, the latter divided at multiples of kPad, by the threads of LibTorch.
+void for_channels(std::int64_t batch, std::int64_t channels, const std::function<void(std::int64_t, std::int64_t, std::int64_t)>& work);
+
+/// x with zeros behind its last dimension, up to a multiple of kPad; contiguous.
+at::Tensor pad(const at::Tensor& x);
+
+}  // namespace preceptor::models::kernels
