@@ -1,0 +1,23 @@
+#pragma once
+#include <torch/torch.h>
+
+namespace preceptor::models {
+
+/// x [B, C, H, W] with its edges repeated, evenly on both sides, until height and width are multiples of `multiple`;
+/// in channels_last. An image that fits already is not copied.
+inline torch::Tensor pad_to_multiple(torch::Tensor x, int multiple) {
+  const auto missing = [&](int axis) { return (multiple - x.size(axis) % multiple) % multiple; };
+  const auto rows = missing(2), columns = missing(3);
+  if (rows != 0 || columns != 0)
+    x = torch::replication_pad2d(x, {columns / 2, columns - columns / 2, rows / 2, rows - rows / 2});
+  x = x.contiguous(at::MemoryFormat::ChannelsLast);
+  // One channel is in both formats at once, and LibTorch then goes on in NCHW; these strides say channels_last.
+  return x.size(1) == 1 ? x.squeeze(1).unsqueeze(-1).permute({0, 3, 1, 2}) : x;
+}
+
+/// The middle of x [B, C, H', W'], height × width: what pad_to_multiple added is gone. A view.
+inline torch::Tensor crop_to(const torch::Tensor& x, std::int64_t height, std::int64_t width) {
+  return x.narrow(2, (x.size(2) - height) / 2, height).narrow(3, (x.size(3) - width) / 2, width);
+}
+
+}  // namespace preceptor::models
