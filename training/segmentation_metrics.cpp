@@ -27,7 +27,9 @@ std::vector<std::uint8_t> surface(std::span<const std::uint8_t> map, Image image
 }
 
 /// Replaces one row of squared vertical distances by min over q of (x − q)² + row[q]: the lower envelope of parabolas.
-void lower_envelope(std::span<double> row, std::vector<std::size_t>& apex, std::vector<double>& start, std::vector<double>& height) {
+/// The vectors are room to work in.
+void lower_envelope(std::span<double> row, std::vector<std::size_t>& apex, std::vector<double>& start,
+                    std::vector<double>& height) {
   apex.clear(), start.clear(), height.clear();
   for (std::size_t q = 0; q < row.size(); ++q) {
     if (row[q] == kNever) continue;

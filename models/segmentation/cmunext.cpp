@@ -52,7 +52,9 @@ class Fusion : public torch::nn::Module {
                                           biased_conv(both, wide, 1), torch::nn::GELU(), norm(wide),
                                           biased_conv(wide, width, 1), torch::nn::GELU(), norm(width)));
   }
-  torch::Tensor forward(const torch::Tensor& skip, const torch::Tensor& below) { return conv_->forward(torch::cat({skip, below}, 1)); }
+  torch::Tensor forward(const torch::Tensor& skip, const torch::Tensor& below) {
+    return conv_->forward(torch::cat({skip, below}, 1));
+  }
 
  private:
   Chain conv_{nullptr};
@@ -91,7 +93,7 @@ class CMUNeXt : public Model {
     stem_ = register_module("stem", std::make_shared<ConvBlock>(spec.task.channels, widths[0]));
     for (std::size_t i = 0; i < 5; ++i)
       encoder_[i] = register_module("encoder" + std::to_string(i + 1),
-                                    std::make_shared<Block>(widths[i == 0 ? 0 : i - 1], widths[i], size.depths[i], size.kernels[i]));
+                                    std::make_shared<Block>(widths[i ? i - 1 : 0], widths[i], size.depths[i], size.kernels[i]));
     for (std::size_t i = 4; i > 0; --i) {
       const auto number = std::to_string(i + 1);
       up_[i] = register_module("Up" + number, std::make_shared<UpConv>(widths[i], widths[i - 1], pools_before(i)));
@@ -133,7 +135,8 @@ Result<std::shared_ptr<Model>> build_cmunext(const ModelSpec& spec) {
   const auto found = kVariants.find(spec.model.variant);
   if (found == kVariants.end())
     return fail(Code::kInvalid, "cmunext has variants small, base and large, not '{}'", spec.model.variant);
-  if (spec.model.width != 1) return fail(Code::kInvalid, "cmunext has width 1 only, not {}; its sizes are variants", spec.model.width);
+  if (spec.model.width != 1)
+    return fail(Code::kInvalid, "cmunext has width 1 only, not {}; its sizes are variants", spec.model.width);
   return std::make_shared<CMUNeXt>(spec, found->second);
 }
 

@@ -4,15 +4,16 @@
 namespace preceptor::models {
 
 /// Moves five groups of channels by −2, −1, 0, 1 and 2 tokens along one axis, zeros entering at the edge (UNeXt's
-/// shifted MLP, arXiv:2203.04967). x [B, H, W, C], C > 16; axis 1 or 2. One copy each way: the derivative is the
-/// shift back.
+/// shifted MLP, arXiv:2203.04967). x [B, H, W, C], C at least 17, so that there are five groups; axis 1 or 2. One copy
+/// each way: the derivative is the shift back.
 class Shift : public torch::autograd::Function<Shift> {
  public:
   static torch::Tensor forward(torch::autograd::AutogradContext* context, const torch::Tensor& x, std::int64_t axis) {
     context->saved_data["axis"] = axis;
     return moved(x, axis, 1);
   }
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list gradients) {
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 torch::autograd::variable_list gradients) {
     return {moved(gradients[0], context->saved_data["axis"].toInt(), -1), torch::Tensor()};
   }
 

@@ -26,11 +26,26 @@ class ConvNorm : public torch::nn::Module {
 
 class Stage : public torch::nn::Module {
  public:
-  Stage(int in, int out, int stride) { convs_ = register_module("convs", Chain(ConvNorm(in, out, stride), ConvNorm(out, out, 1))); }
+  Stage(int in, int out, int stride) {
+    convs_ = register_module("convs", Chain(ConvNorm(in, out, stride), ConvNorm(out, out, 1)));
+  }
   torch::Tensor forward(torch::Tensor x) { return convs_->forward(x); }
 
  private:
   Chain convs_{nullptr};
+};
+
+/// Transposed convolution 2×2 with stride 2. Its windows do not overlap, so it is one matrix product, four pixels from
+/// each: half of the time of LibTorch's, which also leaves channels_last.
+class Doubling : public torch::nn::ConvTranspose2dImpl {
+ public:
+  Doubling(int in, int out) : ConvTranspose2dImpl(torch::nn::ConvTranspose2dOptions(in, out, 2).stride(2)) {}
+  torch::Tensor forward(const torch::Tensor& x) {
+    const auto n = x.size(0), in = x.size(1), h = x.size(2), w = x.size(3), out = weight.size(1);
+    const auto pixels = x.permute({0, 2, 3, 1}).reshape({-1, in});
+    const auto four = torch::addmm(bias.repeat({4}), pixels, weight.permute({0, 2, 3, 1}).reshape({in, 4 * out}));
+    return four.view({n, h, w, 2, 2, out}).permute({0, 1, 3, 2, 4, 5}).reshape({n, 2 * h, 2 * w, out}).permute({0, 3, 1, 2});
+  }
 };
 
 /// The plain U-Net as nnU-Net plans it for 2-D images (Isensee 2021, doi:10.1038/s41592-020-01008-z): it halves the
@@ -50,8 +65,7 @@ class UNet : public Model {
     for (int s = 0; s <= halvings_; ++s)
       encoder_->push_back(Chain(Stage(s == 0 ? spec.task.channels : width(s - 1), width(s), s == 0 ? 1 : 2)));
     for (int s = halvings_ - 1; s >= 0; --s) {
-      transpconvs_->push_back(
-          torch::nn::ConvTranspose2d(torch::nn::ConvTranspose2dOptions(width(s + 1), width(s), 2).stride(2)));
+      transpconvs_->push_back(Doubling(width(s + 1), width(s)));
       decoder_->push_back(Stage(2 * width(s), width(s), 1));
     }
     head_ = decoder->register_module("seg_layer", biased_conv(base, spec.task.classes, 1));
@@ -60,10 +74,11 @@ class UNet : public Model {
   torch::Tensor forward(torch::Tensor images) override {
     auto x = pad_to_multiple(images, 1 << halvings_);
     std::vector<torch::Tensor> skips;
-    for (auto& stage : *encoder_) skips.push_back(x = stage.forward(x));
+    for (std::size_t s = 0; s < encoder_->size(); ++s) skips.push_back(x = encoder_->at<ChainImpl>(s).forward(x));
     for (std::size_t s = 0; s < decoder_->size(); ++s) {
       skips.pop_back();
-      x = (decoder_->begin() + std::ptrdiff_t(s))->forward(torch::cat({(transpconvs_->begin() + std::ptrdiff_t(s))->forward(x), skips.back()}, 1));
+      x = torch::cat({transpconvs_->at<Doubling>(s).forward(x), skips.back()}, 1);
+      x = decoder_->at<Stage>(s).forward(x);
     }
     return crop_to(head_(x), images.size(2), images.size(3));
   }
@@ -72,14 +87,15 @@ class UNet : public Model {
 
  private:
   int halvings_ = 0;
-  Chain encoder_, decoder_, transpconvs_;
+  torch::nn::ModuleList encoder_, decoder_, transpconvs_;  // the decoder's from the coarsest on
   torch::nn::Conv2d head_{nullptr};
 };
 
 Result<std::shared_ptr<Model>> build_unet(const ModelSpec& spec) {
   if (spec.model.stem != "standard")
     return fail(Code::kInvalid, "unet takes its depth from the image size and has stem: standard only, not {}", spec.model.stem);
-  if (!spec.model.variant.empty()) return fail(Code::kInvalid, "unet has no variants, and '{}' is none; set width", spec.model.variant);
+  if (!spec.model.variant.empty())
+    return fail(Code::kInvalid, "unet has no variants, and '{}' is none; set width", spec.model.variant);
   return std::make_shared<UNet>(spec);
 }
 

@@ -140,7 +140,8 @@ Result<std::shared_ptr<Model>> build_unext(const ModelSpec& spec) {
       {"", {8, 16, 32, 64, 128}}, {"small", {8, 16, 32, 64, 128}}, {"base", {16, 32, 128, 160, 256}}};
   const auto found = kVariants.find(spec.model.variant);
   if (found == kVariants.end()) return fail(Code::kInvalid, "unext has variants small and base, not '{}'", spec.model.variant);
-  if (spec.model.width != 1) return fail(Code::kInvalid, "unext has width 1 only, not {}; its sizes are variants", spec.model.width);
+  if (spec.model.width != 1)
+    return fail(Code::kInvalid, "unext has width 1 only, not {}; its sizes are variants", spec.model.width);
   if (spec.model.stem == "standard" && spec.task.image_size <= 32)
     return fail(Code::kInvalid, "unext: the standard stem leaves one token of a {} px image; take stem: small or half",
                 spec.task.image_size);

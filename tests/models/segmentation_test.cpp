@@ -57,6 +57,61 @@ std::string name_of(const testing::TestParamInfo<ModelSpec>& info) {
 }
 INSTANTIATE_TEST_SUITE_P(Zoo, Segmentation, testing::ValuesIn(specs()), name_of);
 
+// In double, so that the quotient is exact to about 1e-8; a direction that crosses a corner of ReLU or of a maximum
+// within 1e-7 is unlikely, and this seed meets none.
+TEST(SegmentationModels, GradientsAreDifferenceQuotients) {
+  for (const ModelSpec& spec : {ModelSpec{{"unext", 1, "half"}, {2, 3, 60}}, ModelSpec{{"cmunext", 1, "standard"}, {2, 3, 60}},
+                                ModelSpec{{"unet", 0.25, "standard"}, {2, 3, 60}}}) {
+    torch::manual_seed(4);
+    const auto network = *build(spec);
+    network->to(torch::kFloat64);
+    const auto images = torch::randn({2, 3, 60, 60}, torch::kFloat64), weights = torch::randn({2, 2, 60, 60}, torch::kFloat64);
+    const auto loss = [&] { return (network->forward(images) * weights).mean(); };
+    loss().backward();
+    torch::NoGradGuard no_grad;
+    std::vector<torch::Tensor> direction;
+    double expected = 0;
+    for (auto& p : network->parameters()) {
+      direction.push_back(torch::randn_like(p) * p.abs().mean());
+      expected += (direction.back() * p.grad()).sum().item<double>();
+    }
+    const auto loss_at = [&](double step) {
+      for (std::size_t i = 0; i < direction.size(); ++i) network->parameters()[i].add_(direction[i], step);
+      const double value = loss().item<double>();
+      for (std::size_t i = 0; i < direction.size(); ++i) network->parameters()[i].sub_(direction[i], step);
+      return value;
+    };
+    EXPECT_NEAR((loss_at(1e-7) - loss_at(-1e-7)) / 2e-7, expected, 1e-4 * std::abs(expected)) << spec.model.name;
+  }
+}
+
+// One matrix product stands for a transposed convolution there, and group_norm for instance_norm.
+TEST(SegmentationModels, UNetIsThatOfLibTorchsOwnLayers) {
+  const auto network = *build({{"unet", 0.25, "standard"}, {2, 3, 32}});
+  torch::manual_seed(5);
+  std::map<std::string, torch::Tensor> p;
+  for (const auto& item : network->named_parameters()) p[item.key()] = item.value();
+  const auto images = torch::randn({2, 3, 32, 32});
+  const auto stage = [&](torch::Tensor x, const std::string& name, int stride) {
+    for (const std::string conv : {".convs.0.", ".convs.1."}) {
+      x = torch::conv2d(x, p[name + conv + "conv.weight"], p[name + conv + "conv.bias"], conv == ".convs.0." ? stride : 1, 1);
+      x = torch::instance_norm(x, p[name + conv + "norm.weight"], p[name + conv + "norm.bias"], {}, {}, true, 0.1, 1e-5, false);
+      x = torch::leaky_relu(x, 0.01);
+    }
+    return x;
+  };
+  std::vector<torch::Tensor> skips{stage(images, "encoder.stages.0.0", 1)};
+  for (const int s : {1, 2, 3}) skips.push_back(stage(skips.back(), "encoder.stages." + std::to_string(s) + ".0", 2));
+  auto x = skips[3];
+  for (const int s : {0, 1, 2}) {
+    const auto name = "decoder.transpconvs." + std::to_string(s);
+    x = torch::conv_transpose2d(x, p[name + ".weight"], p[name + ".bias"], 2);
+    x = stage(torch::cat({x, skips[std::size_t(2 - s)]}, 1), "decoder.stages." + std::to_string(s), 1);
+  }
+  x = torch::conv2d(x, p["decoder.seg_layer.weight"], p["decoder.seg_layer.bias"]);
+  EXPECT_TRUE(torch::allclose(network->forward(images), x, 1e-4, 1e-5));
+}
+
 TEST(SegmentationModels, OptionsThatDoNothingAreRefused) {
   EXPECT_NE(error_of({{"unet", 1, "small"}, {1, 1, 28}}).find("stem"), std::string::npos);
   EXPECT_NE(error_of({{"unet", 1, "standard", "large"}, {1, 1, 28}}).find("large"), std::string::npos);

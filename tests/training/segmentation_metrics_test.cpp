@@ -41,7 +41,8 @@ double hd95_by_pairs(const Map& a, const Map& b, std::uint8_t label) {
     std::vector<Point> points;
     for (int y = 0; y < map.height; ++y)
       for (int x = 0; x < map.width; ++x)
-        if (inside(y, x) && !(inside(y - 1, x) && inside(y + 1, x) && inside(y, x - 1) && inside(y, x + 1))) points.push_back({y, x});
+        if (inside(y, x) && !(inside(y - 1, x) && inside(y + 1, x) && inside(y, x - 1) && inside(y, x + 1)))
+          points.push_back({y, x});
     return points;
   };
   const auto directed = [](const std::vector<Point>& from, const std::vector<Point>& to) {
