@@ -100,4 +100,10 @@ Batch make_batch(const data::Dataset& dataset, std::span<const std::size_t> inde
   return batch;
 }
 
+at::Tensor normalised(std::span<const std::uint8_t> pixels, int height, int width, int channels) {
+  auto image = torch::empty({height, width, channels});
+  normalise(pixels, image.data_ptr<float>());
+  return image.permute({2, 0, 1});
+}
+
 }  // namespace preceptor::training

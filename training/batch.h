@@ -24,4 +24,7 @@ Batch make_batch(const data::Dataset& dataset, std::span<const std::size_t> inde
 Batch make_batch(const data::Dataset& dataset, std::span<const std::size_t> index, const AugmentOptions& augment,
                  std::uint64_t seed, int view);
 
+/// One image of any size by the same contract: pixels [H, W, channels] → [channels, H, W].
+at::Tensor normalised(std::span<const std::uint8_t> pixels, int height, int width, int channels);
+
 }  // namespace preceptor::training

@@ -2,6 +2,8 @@
 
 #include <torch/torch.h>
 
+#include "training/segment.h"
+
 namespace preceptor::training {
 namespace {
 
@@ -20,11 +22,9 @@ Outcome outcome_of(const Network& network, const data::Dataset& dataset, int bat
     return outcome;
   }
   for_each_batch(network, dataset, batch, [&](std::span<const std::size_t> index, const at::Tensor& logits) {
-    const auto told = logits.argmax(1).to(torch::kUInt8).contiguous();
-    for (std::size_t i = 0; i < index.size(); ++i) {
-      const std::span predicted(told.data_ptr<std::uint8_t>() + i * dataset.mask_bytes(), dataset.mask_bytes());
-      outcome.scores.push_back(score_masks(predicted, dataset.mask(index[i]), dataset.height, dataset.width, int(outcome.classes)));
-    }
+    for (std::size_t i = 0; i < index.size(); ++i)
+      outcome.scores.push_back(score_masks(class_map(logits[std::int64_t(i)]), dataset.mask(index[i]), dataset.height, dataset.width,
+                                           int(outcome.classes)));
   });
   return outcome;
 }

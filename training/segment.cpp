@@ -44,4 +44,10 @@ at::Tensor segment(const Network& network, const at::Tensor& image, int tile) {
   return (sum / weights).narrow(1, 0, height).narrow(2, 0, width);
 }
 
+std::vector<std::uint8_t> class_map(const at::Tensor& logits) {
+  const auto classes = logits.argmax(0).to(torch::kUInt8).contiguous();
+  const auto* begin = classes.data_ptr<std::uint8_t>();
+  return {begin, begin + classes.numel()};
+}
+
 }  // namespace preceptor::training

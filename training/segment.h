@@ -9,4 +9,7 @@ namespace preceptor::training {
 /// Memory: one tile's activations and two maps of the image's size.
 at::Tensor segment(const Network& network, const at::Tensor& image, int tile);
 
+/// The likeliest class of each pixel, row by row, from logits [classes, H, W].
+std::vector<std::uint8_t> class_map(const at::Tensor& logits);
+
 }  // namespace preceptor::training
