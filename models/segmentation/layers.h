@@ -26,7 +26,8 @@ inline void draw(torch::Tensor& weight, double deviation, RandomStream& random) 
 }
 
 /// First values where the common rule's fan-out, that of the whole layer, is far off: a grouped convolution has the
-/// fan-out of one group, and a 1×1 head is a linear classifier of pixels.
+/// fan-out of one group; a head with few classes would start with large logits. LibTorch's own deviation serves there;
+/// a much smaller one lets the many background pixels turn all weights behind a ReLU negative, so that no logit is > 0.
 inline void draw_grouped_and_head(torch::nn::Module& network, torch::nn::Conv2d& head, RandomStream& random) {
   for (auto& module : network.modules(/*include_self=*/false)) {
     const auto* conv = module->as<torch::nn::Conv2d>();
@@ -34,7 +35,7 @@ inline void draw_grouped_and_head(torch::nn::Module& network, torch::nn::Conv2d&
     auto weight = conv->weight;
     draw(weight, std::sqrt(2.0 / double(weight.numel() / weight.size(1) / conv->options.groups())), random);
   }
-  draw(head->weight, 0.01, random);
+  draw(head->weight, std::sqrt(1.0 / (3.0 * double(head->weight.size(1)))), random);
 }
 
 }  // namespace preceptor::models
