@@ -11,7 +11,7 @@ class Block : public Fusible {
     int in, out, kernel, stride, groups, branches;
     bool skip;
   };
-  explicit Block(const Shape& s) {
+  explicit Block(const Shape& s) : stride_(s.stride) {
     torch::nn::ModuleList same;
     for (int i = 0; i < s.branches; ++i) {
       branches_.push_back(ConvNorm("conv", conv(s.in, s.out, s.kernel, s.stride, s.groups)));
@@ -19,13 +19,15 @@ class Block : public Fusible {
     }
     register_module("conv_kxk", same);
     if (s.kernel > 1)
-      branches_.push_back(register_module("conv_scale", ConvNorm("conv", conv(s.in, s.out, 1, s.stride, s.groups))));
+      scale_ = register_module("conv_scale", ConvNorm("conv", conv(s.in, s.out, 1, 1, s.groups)));
     if (s.skip) identity_ = register_module("identity", norm(s.in));
   }
   torch::Tensor forward(const torch::Tensor& x) {
     if (fused_) return fused_(x).relu_();
     auto sum = branches_[0](x);
     for (std::size_t i = 1; i < branches_.size(); ++i) sum += branches_[i](x);
+    // Every second pixel by hand: a 1×1 with stride 2 and three channels writes past its buffer in oneDNN 2.6.
+    if (scale_) sum += scale_(x.slice(2, 0, c10::nullopt, stride_).slice(3, 0, c10::nullopt, stride_));
     if (identity_) sum += identity_(x);
     return sum.relu_();
   }
@@ -34,15 +36,19 @@ class Block : public Fusible {
     const auto like = branches_[0]->conv_layer();
     auto sum = branches_[0]->kernel();
     for (std::size_t i = 1; i < branches_.size(); ++i) sum = sum + branches_[i]->kernel();
+    if (scale_) sum = sum + scale_->kernel();
     if (identity_) sum = sum + fold(identity_kernel(like), identity_);
     for (const auto& child : named_children().keys()) unregister_module(child);
     branches_.clear();
+    scale_ = nullptr;
     identity_ = nullptr;
     fused_ = register_module("reparam_conv", convolution(sum, like));
   }
 
  private:
+  int stride_;
   std::vector<ConvNorm> branches_;
+  ConvNorm scale_{nullptr};
   torch::nn::BatchNorm2d identity_{nullptr};
   torch::nn::Conv2d fused_{nullptr};
 };
@@ -103,7 +109,9 @@ const RegisterModel kMobileOne{
      .paper = "Vasu 2022, arXiv:2206.04040",
      .build = build_mobileone,
      .sizes = {{"mobileone", 1, "small", "s1"}, {"mobileone", 1, "small", "s0"}},
-     .published = {{{{"mobileone", 1, "standard", "s0"}, {1000, 3, 224}}, 5293272, 1051935232},
+     .published = {{{{"mobileone", 1, "standard", "s1"}, {1000, 3, 224}}, 4825192, 830062080},
+                   {{{"mobileone", 1, "standard", "s1"}, {1000, 3, 224}}, 4764840, 825057024, true},
+                   {{{"mobileone", 1, "standard", "s0"}, {1000, 3, 224}}, 5293272, 1051935232},
                    {{{"mobileone", 1, "standard", "s0"}, {1000, 3, 224}}, 2078504, 275110400, true},
                    {{{"mobileone", 1, "standard", "s0"}, {9, 3, 224}}, 4277497},
                    {{{"mobileone", 1, "standard", "s0"}, {9, 3, 64}}, 1062729, 22383616, true},
