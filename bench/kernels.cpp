@@ -5,15 +5,16 @@
 #include <torch/torch.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <ctime>
 #include <functional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "common/log.h"
 #include "models/kernels/kernels.h"
 
 namespace {
@@ -22,10 +23,11 @@ using namespace preceptor::models;
 using Tensors = std::vector<torch::Tensor>;
 using Work = std::function<void()>;
 
+/// Of processor time: on one thread the same as time, but for what others on the machine take.
 double milliseconds(const Work& work) {
-  const auto start = std::chrono::steady_clock::now();
+  const auto start = std::clock();
   work();
-  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  return double(std::clock() - start) * 1e3 / CLOCKS_PER_SEC;
 }
 
 double median(std::vector<double> values) {
@@ -104,6 +106,7 @@ void growth(const char* name, std::span<const int> lengths, double budget, const
 }  // namespace
 
 int main(int argc, char** argv) {
+  preceptor::set_up_log();
   const bool quick = argc > 1 && std::strcmp(argv[1], "--quick") == 0;
   at::set_num_threads(1);
   torch::NoGradGuard no_gradients;  // where none are asked for

@@ -1,12 +1,12 @@
 #include "models/kernels/bi_wkv_simd.h"
 
-#include <hwy/aligned_allocator.h>
-
 #include "models/kernels/selective_scan_simd.h"
+#include "models/kernels/simd_targets.h"
+
+#include <hwy/aligned_allocator.h>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "models/kernels/bi_wkv_simd.cpp"
-#define HWY_DISABLED_TARGETS (HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)  // as in selective_scan_simd.cpp
 #include <hwy/foreach_target.h>
 // After foreach_target.h:
 #include "models/kernels/simd_math-inl.h"

@@ -47,7 +47,7 @@ struct Prepared {
 
 torch::Tensor run(const Prepared& p, const torch::Tensor& kept) {
   const auto scan = p.scan();
-  auto y = torch::zeros(p.u.sizes(), p.u.options());
+  auto y = torch::empty_like(p.u);
   float *to = y.data_ptr<float>(), *states = kept.defined() ? kept.data_ptr<float>() : nullptr;
   for_channels(scan.batch, scan.channels, [&](auto b, auto first, auto last) { selective_scan_forward(scan, b, first, last, to, states); });
   return y;
@@ -71,7 +71,7 @@ struct SelectiveScan : torch::autograd::Function<SelectiveScan> {
     const auto scan = p.scan();
     const auto grad = grads[0].contiguous(), kept = saved[8];
     const auto B = scan.batch, K = scan.orders, L = scan.length, D = scan.channels, N = scan.states;
-    const auto du = torch::zeros_like(p.u), delta = torch::empty({K, B, L, D}, grad.options()),
+    const auto du = torch::empty_like(p.u), delta = torch::empty({K, B, L, D}, grad.options()),
                b = torch::empty({K, B, L, N}, grad.options()), c = torch::empty_like(b),
                a = torch::zeros({B, K, N, padded(D)}, grad.options()), skip = torch::zeros({B, K, padded(D)}, grad.options()),
                bias = torch::zeros_like(skip);

@@ -1,5 +1,7 @@
 #include "models/kernels/kernels.h"
 
+#include "models/kernels/simd_targets.h"
+
 #include <gtest/gtest.h>
 #include <hwy/targets.h>
 #include <torch/torch.h>
