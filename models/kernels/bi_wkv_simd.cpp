@@ -59,8 +59,8 @@ void forward(const Wkv& s, std::int64_t b, std::int64_t first, std::int64_t last
       const V sum = hn::MulAdd(past, before.p, hn::MulAdd(future, load(from + kLanes), hn::Mul(own, v)));
       const V inv = hn::Div(one, hn::MulAdd(past, before.q, hn::MulAdd(future, load(from + 2 * kLanes), own)));
       store(hn::Mul(sum, inv), y + row(t), lanes);
-      store(most, top + row(t), lanes);
-      store(inv, inverse + row(t), lanes);
+      if (top) store(most, top + row(t), lanes);
+      if (inverse) store(inv, inverse + row(t), lanes);
       before.add(before.meet(k, w), v, one);
     }
   }

@@ -1,6 +1,7 @@
 #include <ATen/Parallel.h>
 #include <torch/torch.h>
 
+#include <algorithm>
 #include <numbers>
 
 #include "models/kernels/dispatch.h"
@@ -100,6 +101,9 @@ at::Tensor selective_scan(const at::Tensor& u, const at::Tensor& delta, const at
     packed = pad((a * std::numbers::log2e).transpose(1, 2));
   }
   const auto rows_of_u = u.contiguous(), orders = order.contiguous();
+  std::uint32_t farthest = 0;  // what is negative counts as large
+  for (const auto* p = orders.data_ptr<std::int32_t>(), *end = p + orders.numel(); p < end; ++p) farthest = std::max(farthest, std::uint32_t(*p));
+  TORCH_CHECK(farthest < u.size(1), "selective scan: order names a token beyond ", u.size(1));
   if (wants_gradient({u, delta, a, b, c, skip, delta_bias}))
     return SelectiveScan::apply(rows_of_u, delta, a, b, c, skip, delta_bias, orders, packed);
   return run({rows_of_u, delta, packed, b, c, pad(skip), pad(delta_bias), orders}, {});

@@ -8,7 +8,6 @@
 
 #include <cmath>
 #include <functional>
-#include <set>
 #include <tuple>
 
 namespace preceptor::models::kernels {
@@ -48,6 +47,28 @@ void compare(const std::function<torch::Tensor(const Tensors&)>& f, const Tensor
     ASSERT_TRUE(exact[i].isfinite().all().item<bool>()) << name;
     EXPECT_LE(error(got[i], exact[i]), tolerance) << name;
   }
+}
+
+/// The gradients of f in double against central differences.
+void check_by_differences(const std::function<torch::Tensor(const Tensors&)>& f, const Tensors& inputs, const std::vector<std::string>& names) {
+  const auto x = leaves(inputs, torch::kFloat64);
+  const auto gradients = with_gradients(f, x);
+  const auto loss = [&] {
+    const auto y = f(x);
+    return (y * torch::cos(torch::arange(y.numel(), kF64)).view(y.sizes())).sum().item<double>();
+  };
+  torch::NoGradGuard plain;
+  for (std::size_t i = 0; i < x.size(); ++i)
+    for (std::int64_t j = 0; j < x[i].numel(); ++j) {
+      double& value = x[i].data_ptr<double>()[j];
+      const double kept = value, step = 1e-6;
+      value = kept + step;
+      const double up = loss();
+      value = kept - step;
+      const double down = loss();
+      value = kept;
+      EXPECT_NEAR(gradients[i + 1].flatten()[j].item<double>(), (up - down) / (2 * step), 1e-7) << names[i] << " " << j;
+    }
 }
 
 // ---- selective scan
@@ -114,25 +135,7 @@ TEST(SelectiveScan, ReferenceIsTheRecurrenceWrittenOut) {
 
 TEST(SelectiveScan, ReferenceHasTheGradientsOfFiniteDifferences) {
   const Shape s{1, 5, 2, 3, 2};
-  auto x = leaves(scan_inputs(s), torch::kFloat64);
-  const auto order = orders(s.K, s.L);
-  const auto loss = [&] {
-    const auto y = scan(order)(x);
-    return (y * torch::cos(torch::arange(y.numel(), kF64)).view(y.sizes())).sum();
-  };
-  const auto gradients = with_gradients(scan(order), x);
-  torch::NoGradGuard plain;
-  for (std::size_t i = 0; i < x.size(); ++i)
-    for (std::int64_t j = 0; j < x[i].numel(); ++j) {
-      double& value = x[i].data_ptr<double>()[j];
-      const double kept = value, step = 1e-6;
-      value = kept + step;
-      const double up = loss().item<double>();
-      value = kept - step;
-      const double down = loss().item<double>();
-      value = kept;
-      EXPECT_NEAR(gradients[i + 1].flatten()[j].item<double>(), (up - down) / (2 * step), 1e-7) << kScanNames[i] << " " << j;
-    }
+  check_by_differences(scan(orders(s.K, s.L)), scan_inputs(s), kScanNames);
 }
 
 TEST(SelectiveScan, StridedViewsAreReadInPlace) {
@@ -207,6 +210,8 @@ TEST(SelectiveScan, MisuseThrows) {
   columns[3] = x[3].transpose(2, 3).contiguous().transpose(2, 3);
   EXPECT_THROW(scan(order)(columns), c10::Error);
   EXPECT_THROW(scan(order.to(torch::kInt64))(x), c10::Error);
+  EXPECT_THROW(scan(order - 1)(x), c10::Error);
+  EXPECT_THROW(scan(order + 1)(x), c10::Error);
   EXPECT_THROW(scan(order.slice(0, 0, 1))(x), c10::Error);
 }
 
@@ -252,6 +257,25 @@ TEST(BiWkv, ReferenceIsTheSumWrittenOut) {
       }
       EXPECT_LE(error(y[n][t], top / bottom), 1e-12);
     }
+}
+
+TEST(BiWkv, ReferenceHasTheGradientsOfFiniteDifferences) { check_by_differences(wkv, wkv_inputs(2, 5, 3), kWkvNames); }
+
+TEST(BiWkv, ValuesAreTheSameWithAndWithoutAutogradAndForStridedViews) {
+  const auto x = leaves(wkv_inputs(2, 21, 19), torch::kFloat32);
+  const auto y = wkv(x);
+  torch::NoGradGuard plain;
+  EXPECT_TRUE(torch::equal(wkv(x), y));
+  const auto both = torch::cat({x[2], x[3]}, 2);
+  EXPECT_TRUE(torch::equal(bi_wkv(x[0], x[1], both.narrow(2, 0, 19), both.narrow(2, 19, 19)), y));
+}
+
+TEST(BiWkv, WhatIsNotANumberIsNotHidden) {
+  for (const std::size_t i : {0, 1, 2, 3}) {
+    auto x = wkv_inputs(1, 9, 18);
+    x[i].fill_(NAN);
+    EXPECT_TRUE(wkv(x).isnan().any().item<bool>()) << kWkvNames[i];
+  }
 }
 
 TEST(BiWkv, ExtremeKeysAndDecaysStayFinite) {
