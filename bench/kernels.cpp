@@ -39,7 +39,8 @@ double median(std::vector<double> values) {
 double time(const Work& work, double budget) {
   work();
   std::vector<double> runs;
-  for (double spent = 0; runs.size() < 3 || (spent < budget && runs.size() < 2000); spent += runs.back()) runs.push_back(milliseconds(work));
+  for (double spent = 0; runs.size() < 3 || (spent < budget && runs.size() < 2000); spent += runs.back())
+    runs.push_back(milliseconds(work));
   return median(runs);
 }
 
@@ -50,7 +51,8 @@ struct Scan {
 
   Scan(int L, int D, int N, bool train) {
     torch::manual_seed(1);
-    x = {torch::randn({1, L, D}),    torch::randn({1, 1, L, D}), -torch::arange(1, N + 1, torch::kFloat32).expand({1, D, N}).contiguous(),
+    const auto a = -torch::arange(1, N + 1, torch::kFloat32).expand({1, D, N}).contiguous();
+    x = {torch::randn({1, L, D}),    torch::randn({1, 1, L, D}), a,
          torch::randn({1, 1, L, N}), torch::randn({1, 1, L, N}), torch::ones({1, D}), torch::full({1, D}, -4.f)};
     for (auto& tensor : x) tensor.set_requires_grad(train);
     order = torch::arange(L, torch::kInt32).unsqueeze(0);

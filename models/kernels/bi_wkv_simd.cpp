@@ -55,7 +55,8 @@ void forward(const Wkv& s, std::int64_t b, std::int64_t first, std::int64_t last
       const float* from = later.get() + std::size_t(t) * 3 * kLanes;
       const V k = load(s.k + row(t), lanes), v = load(s.v + row(t), lanes), top_after = load(from);
       const V most = hn::Max(hn::Max(before.top, top_after), hn::Add(k, u));
-      const V past = exp(hn::Sub(before.top, most)), future = exp(hn::Sub(top_after, most)), own = exp(hn::Add(hn::Sub(k, most), u));
+      const V past = exp(hn::Sub(before.top, most)), future = exp(hn::Sub(top_after, most));
+      const V own = exp(hn::Add(hn::Sub(k, most), u));
       const V sum = hn::MulAdd(past, before.p, hn::MulAdd(future, load(from + kLanes), hn::Mul(own, v)));
       const V inv = hn::Div(one, hn::MulAdd(past, before.q, hn::MulAdd(future, load(from + 2 * kLanes), own)));
       store(hn::Mul(sum, inv), y + row(t), lanes);

@@ -149,7 +149,7 @@ void forward(const Scan& s, std::int64_t b, std::int64_t first, std::int64_t las
   Chunk chunk;
   for (std::int64_t k = 0; k < s.orders; ++k) {
     float* h = kept ? kept + (b * s.orders + k) * (chunks + 1) * size : own.get();
-    for (std::int64_t n = 0; n < s.states; ++n) std::fill(h + n * width + first, h + n * width + std::min(padded(last), width), 0.f);
+    for (std::int64_t n = 0; n < s.states; ++n) std::fill(h + n * width + first, h + n * width + padded(last), 0.f);
     for (std::int64_t j = 0; j < chunks; ++j) {
       float* after = kept ? h + size : h;
       read_rows(s, k, b, j * kChunk, chunk);
@@ -223,7 +223,8 @@ void backward(const Scan& s, std::int64_t b, const float* grad, const float* kep
         store(hn::Add(load(to_bias + channel), d_bias), to_bias + channel);
         store(hn::Add(load(to_skip + channel), d_skip), to_skip + channel);
       }
-      for (std::int64_t i = 0; i < 2 * vectors; i += std::int64_t(kLanes)) store(sum_rows(sums.get() + i * std::int64_t(kLanes)), by_row.get() + i);
+      for (std::size_t i = 0; i < 2 * std::size_t(vectors); i += kLanes)
+        store(sum_rows(sums.get() + i * kLanes), by_row.get() + i);
       for (int t = 0; t < chunk.steps; ++t) {
         const auto row = ((k * s.batch + b) * s.length + chunk.rows[t]) * s.states;
         std::copy_n(by_row.get() + t * s.states, s.states, out.b + row);
