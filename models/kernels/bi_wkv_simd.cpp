@@ -1,12 +1,12 @@
 #include "models/kernels/bi_wkv_simd.h"
 
-#include <hwy/aligned_allocator.h>
-
 #include "models/kernels/selective_scan_simd.h"
+#include "models/kernels/simd_targets.h"
+
+#include <hwy/aligned_allocator.h>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "models/kernels/bi_wkv_simd.cpp"
-#define HWY_DISABLED_TARGETS (HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)  // as in selective_scan_simd.cpp
 #include <hwy/foreach_target.h>
 // After foreach_target.h:
 #include "models/kernels/simd_math-inl.h"
@@ -55,12 +55,13 @@ void forward(const Wkv& s, std::int64_t b, std::int64_t first, std::int64_t last
       const float* from = later.get() + std::size_t(t) * 3 * kLanes;
       const V k = load(s.k + row(t), lanes), v = load(s.v + row(t), lanes), top_after = load(from);
       const V most = hn::Max(hn::Max(before.top, top_after), hn::Add(k, u));
-      const V past = exp(hn::Sub(before.top, most)), future = exp(hn::Sub(top_after, most)), own = exp(hn::Add(hn::Sub(k, most), u));
+      const V past = exp(hn::Sub(before.top, most)), future = exp(hn::Sub(top_after, most));
+      const V own = exp(hn::Add(hn::Sub(k, most), u));
       const V sum = hn::MulAdd(past, before.p, hn::MulAdd(future, load(from + kLanes), hn::Mul(own, v)));
       const V inv = hn::Div(one, hn::MulAdd(past, before.q, hn::MulAdd(future, load(from + 2 * kLanes), own)));
       store(hn::Mul(sum, inv), y + row(t), lanes);
-      store(most, top + row(t), lanes);
-      store(inv, inverse + row(t), lanes);
+      if (top) store(most, top + row(t), lanes);
+      if (inverse) store(inv, inverse + row(t), lanes);
       before.add(before.meet(k, w), v, one);
     }
   }

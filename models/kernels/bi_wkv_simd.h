@@ -11,7 +11,7 @@ struct Wkv {
 };
 
 /// Sample `b`, channels first … last − 1 (first a multiple of kPad): y, and what the backward pass needs of the denominator,
-/// which is e^top / inverse. All [B, T, C].
+/// which is e^top / inverse. All [B, T, C]; the last two may be null.
 void bi_wkv_forward(const Wkv& wkv, std::int64_t b, std::int64_t first, std::int64_t last, float* y, float* top, float* inverse);
 
 /// The same sample and channels backwards; grad [B, T, C] is that of y.

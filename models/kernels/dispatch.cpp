@@ -35,10 +35,11 @@ bool serve(at::TensorList tensors) {
 }
 
 bool wants_gradient(at::TensorList tensors) {
-  return torch::GradMode::is_enabled() && std::any_of(tensors.begin(), tensors.end(), [](const auto& x) { return x.requires_grad(); });
+  const auto one = [](const torch::Tensor& x) { return x.requires_grad(); };
+  return torch::GradMode::is_enabled() && std::any_of(tensors.begin(), tensors.end(), one);
 }
 
-void for_channels(std::int64_t batch, std::int64_t channels, const std::function<void(std::int64_t, std::int64_t, std::int64_t)>& work) {
+void for_channels(std::int64_t batch, std::int64_t channels, const Work& work) {
   const auto groups = padded(channels) / kPad;
   at::parallel_for(0, batch * groups, 1, [&](std::int64_t begin, std::int64_t end) {
     while (begin < end) {

@@ -13,7 +13,8 @@ bool serve(at::TensorList tensors);
 bool wants_gradient(at::TensorList tensors);
 
 /// work(b, first, last) over all samples and channels, the latter divided at multiples of kPad, by the threads of LibTorch.
-void for_channels(std::int64_t batch, std::int64_t channels, const std::function<void(std::int64_t, std::int64_t, std::int64_t)>& work);
+using Work = std::function<void(std::int64_t b, std::int64_t first, std::int64_t last)>;
+void for_channels(std::int64_t batch, std::int64_t channels, const Work& work);
 
 /// x with zeros behind its last dimension, up to a multiple of kPad; contiguous.
 at::Tensor pad(const at::Tensor& x);

@@ -25,7 +25,8 @@ at::Tensor bi_wkv(const at::Tensor& decay, const at::Tensor& first, const at::Te
 /// The same mathematics in plain LibTorch operators, by autograd: what the kernels are measured and tested against.
 /// The scan keeps exp(d·a) and d·b·u, L·D·N values each; the attention keeps T·T·C weights.
 at::Tensor selective_scan_reference(const at::Tensor& u, const at::Tensor& delta, const at::Tensor& a, const at::Tensor& b,
-                                    const at::Tensor& c, const at::Tensor& skip, const at::Tensor& delta_bias, const at::Tensor& order);
+                                    const at::Tensor& c, const at::Tensor& skip, const at::Tensor& delta_bias,
+                                    const at::Tensor& order);
 at::Tensor bi_wkv_reference(const at::Tensor& decay, const at::Tensor& first, const at::Tensor& k, const at::Tensor& v);
 
 /// While one is alive, this thread's calls of the two functions above take the references (benchmarks, tests).

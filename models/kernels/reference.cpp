@@ -13,7 +13,8 @@ torch::Tensor by_step(const torch::Tensor& rows, const torch::Tensor& order) {
 }  // namespace
 
 at::Tensor selective_scan_reference(const at::Tensor& u, const at::Tensor& delta, const at::Tensor& a, const at::Tensor& b,
-                                    const at::Tensor& c, const at::Tensor& skip, const at::Tensor& delta_bias, const at::Tensor& order) {
+                                    const at::Tensor& c, const at::Tensor& skip, const at::Tensor& delta_bias,
+                                    const at::Tensor& order) {
   const auto per_channel = [](const torch::Tensor& x) { return x.unsqueeze(1).unsqueeze(1); };  // [K, …] → [K, 1, 1, …]
   const auto steps = order.to(u.device(), torch::kLong);
   const auto x = by_step(u.unsqueeze(0).expand_as(delta), steps);

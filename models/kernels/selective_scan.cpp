@@ -1,6 +1,7 @@
 #include <ATen/Parallel.h>
 #include <torch/torch.h>
 
+#include <algorithm>
 #include <numbers>
 
 #include "models/kernels/dispatch.h"
@@ -13,12 +14,14 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::tensor_list;
 
-void check(const torch::Tensor& u, const torch::Tensor& delta, const torch::Tensor& a, const torch::Tensor& b, const torch::Tensor& c,
-           const torch::Tensor& skip, const torch::Tensor& delta_bias, const torch::Tensor& order) {
-  TORCH_CHECK(u.dim() == 3 && a.dim() == 3, "selective scan: u must be [B, L, D] and a [K, D, N], not ", u.sizes(), " and ", a.sizes());
+void check(const torch::Tensor& u, const torch::Tensor& delta, const torch::Tensor& a, const torch::Tensor& b,
+           const torch::Tensor& c, const torch::Tensor& skip, const torch::Tensor& delta_bias, const torch::Tensor& order) {
+  TORCH_CHECK(u.dim() == 3 && a.dim() == 3, "selective scan: u must be [B, L, D] and a [K, D, N], not ", u.sizes(), " and ",
+              a.sizes());
   const auto B = u.size(0), L = u.size(1), D = u.size(2), K = a.size(0), N = a.size(2);
   const auto expect = [](const char* name, const torch::Tensor& x, std::initializer_list<std::int64_t> sizes) {
-    TORCH_CHECK(x.sizes() == at::IntArrayRef(sizes), "selective scan: ", name, " must be ", at::IntArrayRef(sizes), ", not ", x.sizes());
+    TORCH_CHECK(x.sizes() == at::IntArrayRef(sizes), "selective scan: ", name, " must be ", at::IntArrayRef(sizes), ", not ",
+                x.sizes());
   };
   expect("delta", delta, {K, B, L, D});
   expect("a", a, {K, D, N});
@@ -47,15 +50,16 @@ struct Prepared {
 
 torch::Tensor run(const Prepared& p, const torch::Tensor& kept) {
   const auto scan = p.scan();
-  auto y = torch::zeros(p.u.sizes(), p.u.options());
+  auto y = torch::empty_like(p.u);
   float *to = y.data_ptr<float>(), *states = kept.defined() ? kept.data_ptr<float>() : nullptr;
-  for_channels(scan.batch, scan.channels, [&](auto b, auto first, auto last) { selective_scan_forward(scan, b, first, last, to, states); });
+  for_channels(scan.batch, scan.channels,
+               [&](auto b, auto first, auto last) { selective_scan_forward(scan, b, first, last, to, states); });
   return y;
 }
 
 struct SelectiveScan : torch::autograd::Function<SelectiveScan> {
-  static torch::Tensor forward(AutogradContext* context, const torch::Tensor& u, const torch::Tensor& delta, const torch::Tensor& a,
-                               const torch::Tensor& b, const torch::Tensor& c, const torch::Tensor& skip,
+  static torch::Tensor forward(AutogradContext* context, const torch::Tensor& u, const torch::Tensor& delta,
+                               const torch::Tensor& a, const torch::Tensor& b, const torch::Tensor& c, const torch::Tensor& skip,
                                const torch::Tensor& delta_bias, const torch::Tensor& order, const torch::Tensor& packed) {
     const Prepared p{u, delta, packed, b, c, pad(skip), pad(delta_bias), order};
     const auto kept = torch::empty({u.size(0), a.size(0), p.scan().chunks() + 1, packed.size(1), packed.size(2)}, u.options());
@@ -71,7 +75,7 @@ struct SelectiveScan : torch::autograd::Function<SelectiveScan> {
     const auto scan = p.scan();
     const auto grad = grads[0].contiguous(), kept = saved[8];
     const auto B = scan.batch, K = scan.orders, L = scan.length, D = scan.channels, N = scan.states;
-    const auto du = torch::zeros_like(p.u), delta = torch::empty({K, B, L, D}, grad.options()),
+    const auto du = torch::empty_like(p.u), delta = torch::empty({K, B, L, D}, grad.options()),
                b = torch::empty({K, B, L, N}, grad.options()), c = torch::empty_like(b),
                a = torch::zeros({B, K, N, padded(D)}, grad.options()), skip = torch::zeros({B, K, padded(D)}, grad.options()),
                bias = torch::zeros_like(skip);
@@ -100,6 +104,10 @@ at::Tensor selective_scan(const at::Tensor& u, const at::Tensor& delta, const at
     packed = pad((a * std::numbers::log2e).transpose(1, 2));
   }
   const auto rows_of_u = u.contiguous(), orders = order.contiguous();
+  std::uint32_t farthest = 0;  // what is negative counts as large
+  for (const auto token : at::ArrayRef<std::int32_t>(orders.data_ptr<std::int32_t>(), std::size_t(orders.numel())))
+    farthest = std::max(farthest, std::uint32_t(token));
+  TORCH_CHECK(farthest < u.size(1), "selective scan: order names a token beyond ", u.size(1));
   if (wants_gradient({u, delta, a, b, c, skip, delta_bias}))
     return SelectiveScan::apply(rows_of_u, delta, a, b, c, skip, delta_bias, orders, packed);
   return run({rows_of_u, delta, packed, b, c, pad(skip), pad(delta_bias), orders}, {});

@@ -1,13 +1,13 @@
 #include "models/kernels/selective_scan_simd.h"
 
+#include "models/kernels/simd_targets.h"
+
 #include <hwy/aligned_allocator.h>
 
 #include <algorithm>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "models/kernels/selective_scan_simd.cpp"
-// Arrays of vectors hold the states, which vectors of unknown size do not allow.
-#define HWY_DISABLED_TARGETS (HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)
 #include <hwy/foreach_target.h>
 // After foreach_target.h:
 #include "models/kernels/simd_math-inl.h"
@@ -16,8 +16,8 @@ HWY_BEFORE_NAMESPACE();
 namespace preceptor::models::kernels::HWY_NAMESPACE {
 namespace {
 
-// States that one loop over a chunk carries in registers: of 32 with AVX-512, of 16 elsewhere.
-constexpr int kForwardStates = kLanes == 16 ? 16 : 8, kBackwardStates = kLanes == 16 ? 8 : 4;
+// States that one loop over a chunk carries. Backward has three vectors for each: 32 registers with AVX-512, 16 elsewhere.
+constexpr int kForwardStates = 8, kBackwardStates = kLanes == 16 ? 8 : 4;
 
 /// A chunk of steps of kLanes channels in the order of the scan, dense, with what does not depend on the state.
 struct Chunk {
@@ -54,20 +54,20 @@ template <int S>
 void advance(const States& s, Chunk& chunk, std::int64_t n, float* after) {
   V h[S];
   const float* a = s.a + n * s.stride;
-#pragma GCC unroll 16
+#pragma GCC unroll 8
   for (int i = 0; i < S; ++i) h[i] = load(s.before + (n + i) * s.stride);
   for (int t = 0; t < chunk.steps; ++t) {
     const V d = load(chunk.d + t * kLanes), x = load(chunk.x + t * kLanes);
     const float *b = chunk.b[t] + n, *c = chunk.c[t] + n;
     V y = load(chunk.y + t * kLanes), z = hn::Zero(F());  // two sums: half the latency
-#pragma GCC unroll 16
+#pragma GCC unroll 8
     for (int i = 0; i < S; ++i) {
       h[i] = hn::MulAdd(exp2(hn::Mul(d, load(a + i * s.stride))), h[i], hn::Mul(x, set(b[i])));
       (i % 2 ? z : y) = hn::MulAdd(set(c[i]), h[i], i % 2 ? z : y);
     }
     store(hn::Add(y, z), chunk.y + t * kLanes);
   }
-#pragma GCC unroll 16
+#pragma GCC unroll 8
   for (int i = 0; i < S; ++i) store(h[i], after + (n + i) * s.stride);
 }
 
@@ -90,12 +90,12 @@ void retreat(const States& s, Chunk& chunk, std::int64_t n, const StateGradients
   alignas(64) float befores[kChunk * S * kLanes], decays[kChunk * S * kLanes];
   const float* a = s.a + n * s.stride;
   V h[S], carry[S], da[S];
-#pragma GCC unroll 16
+#pragma GCC unroll 8
   for (int i = 0; i < S; ++i) h[i] = load(s.before + (n + i) * s.stride);
   for (int t = 0; t < chunk.steps; ++t) {
     const V d = load(chunk.d + t * kLanes), x = load(chunk.x + t * kLanes);
     const float* b = chunk.b[t] + n;
-#pragma GCC unroll 16
+#pragma GCC unroll 8
     for (int i = 0; i < S; ++i) {
       const V decay = exp2(hn::Mul(d, load(a + i * s.stride)));
       store(h[i], befores + (t * S + i) * kLanes);
@@ -103,7 +103,7 @@ void retreat(const States& s, Chunk& chunk, std::int64_t n, const StateGradients
       h[i] = hn::MulAdd(decay, h[i], hn::Mul(x, set(b[i])));
     }
   }
-#pragma GCC unroll 16
+#pragma GCC unroll 8
   for (int i = 0; i < S; ++i) {
     carry[i] = load(out.carry + (n + i) * s.stride);
     da[i] = hn::Zero(F());
@@ -113,7 +113,7 @@ void retreat(const States& s, Chunk& chunk, std::int64_t n, const StateGradients
     const float *b = chunk.b[t] + n, *c = chunk.c[t] + n;
     float *to_b = out.b + (t * s.count + n) * kLanes, *to_c = out.c + (t * s.count + n) * kLanes;
     V by_exponent = load(chunk.by_exponent + t * kLanes), by_input = load(chunk.by_input + t * kLanes);
-#pragma GCC unroll 16
+#pragma GCC unroll 8
     for (int i = 0; i < S; ++i) {
       const V dh = hn::MulAdd(g, set(c[i]), carry[i]);
       store(hn::MulAdd(g, h[i], load(to_c + i * kLanes)), to_c + i * kLanes);
@@ -128,7 +128,7 @@ void retreat(const States& s, Chunk& chunk, std::int64_t n, const StateGradients
     store(by_exponent, chunk.by_exponent + t * kLanes);
     store(by_input, chunk.by_input + t * kLanes);
   }
-#pragma GCC unroll 16
+#pragma GCC unroll 8
   for (int i = 0; i < S; ++i) {
     float* to_a = out.a + (n + i) * s.stride;
     store(carry[i], out.carry + (n + i) * s.stride);
@@ -149,7 +149,7 @@ void forward(const Scan& s, std::int64_t b, std::int64_t first, std::int64_t las
   Chunk chunk;
   for (std::int64_t k = 0; k < s.orders; ++k) {
     float* h = kept ? kept + (b * s.orders + k) * (chunks + 1) * size : own.get();
-    for (std::int64_t n = 0; n < s.states; ++n) std::fill(h + n * width + first, h + n * width + std::min(padded(last), width), 0.f);
+    for (std::int64_t n = 0; n < s.states; ++n) std::fill(h + n * width + first, h + n * width + padded(last), 0.f);
     for (std::int64_t j = 0; j < chunks; ++j) {
       float* after = kept ? h + size : h;
       read_rows(s, k, b, j * kChunk, chunk);
@@ -166,7 +166,8 @@ void forward(const Scan& s, std::int64_t b, std::int64_t first, std::int64_t las
         advance_all<kForwardStates>({s.states, width, s.a + k * size + channel, h + channel}, chunk, 0, after + channel);
         for (int t = 0; t < chunk.steps; ++t) {
           float* row = y + (b * s.length + chunk.rows[t]) * s.channels + channel;
-          store(hn::Add(load(row, lanes), load(chunk.y + t * kLanes)), row, lanes);
+          const V sum = load(chunk.y + t * kLanes);
+          store(k == 0 ? sum : hn::Add(load(row, lanes), sum), row, lanes);
         }
       }
       h = after;
@@ -215,14 +216,15 @@ void backward(const Scan& s, std::int64_t b, const float* grad, const float* kep
           store(by_delta, out.delta + ((k * s.batch + b) * s.length + chunk.rows[t]) * s.channels + channel, lanes);
           float* row = out.u + (b * s.length + chunk.rows[t]) * s.channels + channel;
           const V by_u = hn::MulAdd(skip, g, hn::Mul(load(chunk.d + t * kLanes), by_input));
-          store(hn::Add(load(row, lanes), by_u), row, lanes);
+          store(k == 0 ? by_u : hn::Add(load(row, lanes), by_u), row, lanes);
           d_bias = hn::Add(d_bias, by_delta);
           d_skip = hn::MulAdd(g, u, d_skip);
         }
         store(hn::Add(load(to_bias + channel), d_bias), to_bias + channel);
         store(hn::Add(load(to_skip + channel), d_skip), to_skip + channel);
       }
-      for (std::int64_t i = 0; i < 2 * vectors; i += std::int64_t(kLanes)) store(sum_rows(sums.get() + i * std::int64_t(kLanes)), by_row.get() + i);
+      for (std::size_t i = 0; i < 2 * std::size_t(vectors); i += kLanes)
+        store(sum_rows(sums.get() + i * kLanes), by_row.get() + i);
       for (int t = 0; t < chunk.steps; ++t) {
         const auto row = ((k * s.batch + b) * s.length + chunk.rows[t]) * s.states;
         std::copy_n(by_row.get() + t * s.states, s.states, out.b + row);

@@ -4,7 +4,7 @@
 namespace preceptor::models::kernels {
 
 inline constexpr std::int64_t kPad = 16;    ///< rows that the kernels own have room for whole vectors of any width up to this
-inline constexpr std::int64_t kChunk = 32;  ///< steps between two kept states
+inline constexpr std::int64_t kChunk = 64;  ///< steps between two kept states
 
 constexpr std::int64_t padded(std::int64_t channels) { return (channels + kPad - 1) / kPad * kPad; }
 
@@ -27,13 +27,13 @@ struct Scan {
   std::int64_t chunks() const { return (length + kChunk - 1) / kChunk; }
 };
 
-/// Sample `b`, channels first … last − 1 (first a multiple of kPad): adds to y [B, L, D]. `kept` [B, K, chunks + 1, N, P],
+/// Sample `b`, channels first … last − 1 (first a multiple of kPad): y [B, L, D]. `kept` [B, K, chunks + 1, N, P],
 /// if not null, gets h before each chunk for the backward pass. Results do not depend on how channels are divided.
 void selective_scan_forward(const Scan& scan, std::int64_t b, std::int64_t first, std::int64_t last, float* y, float* kept);
 
 /// Where the gradients go, with sums over samples left to the caller.
 struct ScanGradients {
-  float* u;                  ///< [B, L, D], added to
+  float* u;                  ///< [B, L, D]
   float* delta;              ///< [K, B, L, D]
   float *b, *c;              ///< [K, B, L, N]
   float* a;                  ///< [B, K, N, P], added to; by a itself, without log2 e

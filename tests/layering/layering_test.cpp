@@ -49,9 +49,11 @@ const std::map<std::string, Names>& table() {
 
 /// Folders in which no torch header may be seen, not even through another header.
 const Names kTorchFree{"common", "data", "compression/update", "privacy", "transport", "plan"};
-/// The same for single files: the state machines, which run under ThreadSanitizer without LibTorch.
+/// The same for single files: the state machines, which run under ThreadSanitizer without LibTorch,
+/// and the kernels' inner parts.
 const Names kTorchFreeFiles{"coordinator/round", "coordinator/coordinator", "coordinator/aggregate",
-                            "coordinator/options", "node/session"};
+                            "coordinator/options", "node/session", "models/kernels/selective_scan_simd",
+                            "models/kernels/bi_wkv_simd"};
 /// Folders that hold no part of the program.
 const Names kOutside{"tests", "bench", "fuzz", "build", "cmake", "configs", "docs", "packaging"};
 

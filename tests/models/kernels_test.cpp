@@ -1,12 +1,13 @@
 #include "models/kernels/kernels.h"
 
+#include "models/kernels/simd_targets.h"
+
 #include <gtest/gtest.h>
 #include <hwy/targets.h>
 #include <torch/torch.h>
 
 #include <cmath>
 #include <functional>
-#include <set>
 #include <tuple>
 
 namespace preceptor::models::kernels {
@@ -48,6 +49,29 @@ void compare(const std::function<torch::Tensor(const Tensors&)>& f, const Tensor
   }
 }
 
+/// The gradients of f in double against central differences.
+void check_by_differences(const std::function<torch::Tensor(const Tensors&)>& f, const Tensors& inputs,
+                          const std::vector<std::string>& names) {
+  const auto x = leaves(inputs, torch::kFloat64);
+  const auto gradients = with_gradients(f, x);
+  const auto loss = [&] {
+    const auto y = f(x);
+    return (y * torch::cos(torch::arange(y.numel(), kF64)).view(y.sizes())).sum().item<double>();
+  };
+  torch::NoGradGuard plain;
+  for (std::size_t i = 0; i < x.size(); ++i)
+    for (std::int64_t j = 0; j < x[i].numel(); ++j) {
+      double& value = x[i].data_ptr<double>()[j];
+      const double kept = value, step = 1e-6;
+      value = kept + step;
+      const double up = loss();
+      value = kept - step;
+      const double down = loss();
+      value = kept;
+      EXPECT_NEAR(gradients[i + 1].flatten()[j].item<double>(), (up - down) / (2 * step), 1e-7) << names[i] << " " << j;
+    }
+}
+
 // ---- selective scan
 
 const std::vector<std::string> kScanNames{"u", "delta", "a", "b", "c", "skip", "delta_bias"};
@@ -62,8 +86,12 @@ std::ostream& operator<<(std::ostream& out, const Shape& s) {
 Tensors scan_inputs(const Shape& s) {
   torch::manual_seed(7);
   const auto f = torch::kFloat32;
-  return {torch::randn({s.B, s.L, s.D}, f),          torch::randn({s.K, s.B, s.L, s.D}, f) - 1, -torch::rand({s.K, s.D, s.N}, f) * 4 - 0.01,
-          torch::randn({s.K, s.B, s.L, s.N}, f),     torch::randn({s.K, s.B, s.L, s.N}, f),     torch::randn({s.K, s.D}, f),
+  return {torch::randn({s.B, s.L, s.D}, f),
+          torch::randn({s.K, s.B, s.L, s.D}, f) - 1,
+          -torch::rand({s.K, s.D, s.N}, f) * 4 - 0.01,
+          torch::randn({s.K, s.B, s.L, s.N}, f),
+          torch::randn({s.K, s.B, s.L, s.N}, f),
+          torch::randn({s.K, s.D}, f),
           torch::randn({s.K, s.D}, f) - 1};
 }
 
@@ -86,9 +114,9 @@ TEST_P(ScanShapes, KernelAndReferenceAgreeInValuesAndAllGradients) {
 }
 
 INSTANTIATE_TEST_SUITE_P(SelectiveScan, ScanShapes,
-                         testing::Values(Shape{1, 1, 1, 1, 1}, Shape{2, 1, 16, 16, 1}, Shape{1, 7, 5, 8, 2}, Shape{2, 32, 17, 16, 4},
-                                         Shape{3, 33, 33, 5, 4}, Shape{1, 64, 16, 1, 2}, Shape{2, 100, 48, 16, 4}, Shape{1, 50, 31, 31, 1},
-                                         Shape{1, 200, 3, 33, 2}, Shape{2, 65, 96, 24, 3}),
+                         testing::Values(Shape{1, 1, 1, 1, 1}, Shape{2, 1, 16, 16, 1}, Shape{1, 7, 5, 8, 2},
+                                         Shape{2, 32, 17, 16, 4}, Shape{3, 33, 33, 5, 4}, Shape{1, 64, 16, 1, 2}, Shape{2, 100, 48, 16, 4},
+                                         Shape{1, 50, 31, 31, 1}, Shape{1, 200, 3, 33, 2}, Shape{2, 65, 96, 24, 3}),
                          testing::PrintToStringParamName());
 
 TEST(SelectiveScan, ReferenceIsTheRecurrenceWrittenOut) {
@@ -112,25 +140,7 @@ TEST(SelectiveScan, ReferenceIsTheRecurrenceWrittenOut) {
 
 TEST(SelectiveScan, ReferenceHasTheGradientsOfFiniteDifferences) {
   const Shape s{1, 5, 2, 3, 2};
-  auto x = leaves(scan_inputs(s), torch::kFloat64);
-  const auto order = orders(s.K, s.L);
-  const auto loss = [&] {
-    const auto y = scan(order)(x);
-    return (y * torch::cos(torch::arange(y.numel(), kF64)).view(y.sizes())).sum();
-  };
-  const auto gradients = with_gradients(scan(order), x);
-  torch::NoGradGuard plain;
-  for (std::size_t i = 0; i < x.size(); ++i)
-    for (std::int64_t j = 0; j < x[i].numel(); ++j) {
-      double& value = x[i].data_ptr<double>()[j];
-      const double kept = value, step = 1e-6;
-      value = kept + step;
-      const double up = loss().item<double>();
-      value = kept - step;
-      const double down = loss().item<double>();
-      value = kept;
-      EXPECT_NEAR(gradients[i + 1].flatten()[j].item<double>(), (up - down) / (2 * step), 1e-7) << kScanNames[i] << " " << j;
-    }
+  check_by_differences(scan(orders(s.K, s.L)), scan_inputs(s), kScanNames);
 }
 
 TEST(SelectiveScan, StridedViewsAreReadInPlace) {
@@ -141,7 +151,8 @@ TEST(SelectiveScan, StridedViewsAreReadInPlace) {
   const auto both = torch::cat({x[3], x[4]}, 3).transpose(0, 1).contiguous().transpose(0, 1);
   const auto delta = x[1].permute({1, 2, 0, 3}).contiguous().permute({2, 0, 1, 3});
   ASSERT_FALSE(delta.is_contiguous());
-  const auto y = selective_scan(x[0], delta, x[2], both.narrow(3, 0, s.N), both.narrow(3, s.N, s.N), x[5], x[6], orders(s.K, s.L));
+  const auto b = both.narrow(3, 0, s.N), c = both.narrow(3, s.N, s.N);
+  const auto y = selective_scan(x[0], delta, x[2], b, c, x[5], x[6], orders(s.K, s.L));
   EXPECT_TRUE(torch::equal(y, plain));
 }
 
@@ -205,6 +216,8 @@ TEST(SelectiveScan, MisuseThrows) {
   columns[3] = x[3].transpose(2, 3).contiguous().transpose(2, 3);
   EXPECT_THROW(scan(order)(columns), c10::Error);
   EXPECT_THROW(scan(order.to(torch::kInt64))(x), c10::Error);
+  EXPECT_THROW(scan(order - 1)(x), c10::Error);
+  EXPECT_THROW(scan(order + 1)(x), c10::Error);
   EXPECT_THROW(scan(order.slice(0, 0, 1))(x), c10::Error);
 }
 
@@ -252,6 +265,25 @@ TEST(BiWkv, ReferenceIsTheSumWrittenOut) {
     }
 }
 
+TEST(BiWkv, ReferenceHasTheGradientsOfFiniteDifferences) { check_by_differences(wkv, wkv_inputs(2, 5, 3), kWkvNames); }
+
+TEST(BiWkv, ValuesAreTheSameWithAndWithoutAutogradAndForStridedViews) {
+  const auto x = leaves(wkv_inputs(2, 21, 19), torch::kFloat32);
+  const auto y = wkv(x);
+  torch::NoGradGuard plain;
+  EXPECT_TRUE(torch::equal(wkv(x), y));
+  const auto both = torch::cat({x[2], x[3]}, 2);
+  EXPECT_TRUE(torch::equal(bi_wkv(x[0], x[1], both.narrow(2, 0, 19), both.narrow(2, 19, 19)), y));
+}
+
+TEST(BiWkv, WhatIsNotANumberIsNotHidden) {
+  for (const std::size_t i : {0, 1, 2, 3}) {
+    auto x = wkv_inputs(1, 9, 18);
+    x[i].fill_(NAN);
+    EXPECT_TRUE(wkv(x).isnan().any().item<bool>()) << kWkvNames[i];
+  }
+}
+
 TEST(BiWkv, ExtremeKeysAndDecaysStayFinite) {
   for (const float scale : {1.f, 80.f})
     for (const float decay : {-20.f, 0.f, 1e-6f, 500.f, 1e5f}) {
@@ -263,7 +295,8 @@ TEST(BiWkv, ExtremeKeysAndDecaysStayFinite) {
       for (std::size_t i = 0; i < got.size(); ++i) {
         EXPECT_TRUE(got[i].isfinite().all().item<bool>()) << i;
         // Gradients of almost nothing are compared by what they are beside those of v, which are about 1.
-        EXPECT_LE((got[i].to(torch::kFloat64) - exact[i]).abs().max().item<double>(), 2e-5 * std::max(1.0, exact[i].abs().max().item<double>())) << i;
+        const auto most = [](const torch::Tensor& values) { return values.abs().max().item<double>(); };
+        EXPECT_LE(most(got[i].to(torch::kFloat64) - exact[i]), 2e-5 * std::max(1.0, most(exact[i]))) << i;
       }
     }
 }
@@ -318,7 +351,8 @@ class Targets : public testing::TestWithParam<std::int64_t> {
 
 TEST_P(Targets, AgreeWithTheReference) {
   EXPECT_EQ(target(), hwy::TargetName(GetParam()));
-  for (const auto& s : {Shape{2, 40, 19, 5, 2}, Shape{1, 70, 33, 16, 4}}) compare(scan(orders(s.K, s.L)), scan_inputs(s), 3e-6, kScanNames);
+  for (const auto& s : {Shape{2, 40, 19, 5, 2}, Shape{1, 70, 33, 16, 4}})
+    compare(scan(orders(s.K, s.L)), scan_inputs(s), 3e-6, kScanNames);
   compare(wkv, wkv_inputs(2, 70, 21), 1e-5, kWkvNames);
 }
 
