@@ -1,14 +1,14 @@
 // Every listed size of the zoo at 28, 64 and 224 px: one image through the network, and one training step of 32, on one
 // thread. Ours (a FlatModel: flat parameters, channels_last, the zoo's kernels) against the same network as LibTorch runs
 // it unaided: its own tensors and optimiser, contiguous NCHW, plain operators in place of the kernels. The two take turns,
-// so that both see the same machine.
+// so that both see the same machine; times are CPU time.
 //   build/release/bench_models [--quick] [--model shufflenet] [--size 64] [--repeats 30] [--cap 3] [--longest 60]
 #include <torch/torch.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
+#include <ctime>
 
 #include "common/cpu.h"
 #include "models/kernels/kernels.h"
@@ -31,10 +31,16 @@ struct Settings {
   bool quick = false;
 };
 
+/// CPU time that the work takes: on one thread, what an otherwise idle core would need, whoever else is on the machine.
 double seconds(const std::function<void()>& work) {
-  const auto start = std::chrono::steady_clock::now();
+  const auto now = [] {
+    timespec time{};
+    ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+    return double(time.tv_sec) + 1e-9 * double(time.tv_nsec);
+  };
+  const auto start = now();
   work();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return now() - start;
 }
 
 struct Times {
