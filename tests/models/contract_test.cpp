@@ -99,7 +99,7 @@ TEST_P(Contract, TrainsAndEveryPieceHasAShare) {
     auto best = model->values().clone(), direction = torch::zeros_like(best);
     double lowest = 0, reach = 0.05;  // length of a step, in parameter space
     int lower = 0;
-    for (int step = 0; lower < 3 && step < 8; ++step) {
+    for (int step = 0; lower < 2 && step < 8; ++step) {
       {
         torch::NoGradGuard no_grad;
         model->values().copy_(best - reach * direction);
@@ -130,13 +130,12 @@ TEST_P(Contract, TrainsAndEveryPieceHasAShare) {
   EXPECT_GT(taken, 0) << "no image size is taken";
 }
 
+// The other two of the six, 28 px in grey and 64 px in colour, are trained above.
 TEST_P(Contract, GivesFiniteLogitsOrRefusesClearly) {
-  for (const int size : {28, 64, 224}) {
+  for (const auto& [size, channels] : {std::pair(28, 3), std::pair(64, 1), std::pair(224, 1), std::pair(224, 3)}) {
     if (size == 224 && !GetParam().smallest) continue;
-    for (const int channels : {1, 3}) {
-      SCOPED_TRACE(fmt::format("{} px, {} channels", size, channels));
-      if (auto model = make(size, channels)) expect_logits(predict(*model, images(1, channels, size)), 1, size);
-    }
+    SCOPED_TRACE(fmt::format("{} px, {} channels", size, channels));
+    if (auto model = make(size, channels)) expect_logits(predict(*model, images(1, channels, size)), 1, size);
   }
 }
 
