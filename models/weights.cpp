@@ -153,17 +153,19 @@ std::string way_out(const Reading::Missing& missing, const ModelSpec& spec) {
 
 std::unexpected<Error> say_missing(const Reading& reading, const FlatModel& model, const SafetensorsFile& file) {
   std::vector<std::string> wanted;
-  for (const auto& missing : std::span(reading.missing).first(std::min(kNamed, reading.missing.size())))
-    wanted.push_back(fmt::format("'{}' {} {}", missing.name, text(missing.piece->shape),
-                                 missing.tensor ? fmt::format("(is {}{})", text(missing.tensor->shape), way_out(missing, model.spec()))
-                                                : "(not there)"));
+  for (const auto& missing : std::span(reading.missing).first(std::min(kNamed, reading.missing.size()))) {
+    const auto& [piece, name, tensor] = missing;
+    wanted.push_back(fmt::format("'{}' {} ({})", name, text(piece->shape),
+                                 tensor ? "is " + text(tensor->shape) + way_out(missing, model.spec()) : "not there"));
+  }
   if (reading.missing.size() > kNamed) wanted.push_back("…");
   auto others = unused_names(file, reading);
   const auto count = others.size();
   if (count > kNamed) others.resize(kNamed), others.push_back("…");
   return fail(Code::kInvalid, "not the weights of this {}: {} of its {} tensors do not fit under {}'s names: {}; {}",
-              model.spec().model.name, reading.missing.size(), model.space().pieces().size(), reading.source, fmt::join(wanted, ", "),
-              count == 0 ? "the file has no other" : fmt::format("the file has {} others: {}", count, fmt::join(others, ", ")));
+              model.spec().model.name, reading.missing.size(), model.space().pieces().size(), reading.source,
+              fmt::join(wanted, ", "),
+              count == 0 ? "the file has no other" : fmt::format("it has {} others: {}", count, fmt::join(others, ", ")));
 }
 
 Result<LoadedWeights> load_from(FlatModel& model, const SafetensorsFile& file) {

@@ -1,0 +1,91 @@
+// Teacher and student that begin with somebody else's weights.
+#include "coordinator/derive.h"
+
+#include <gmock/gmock.h>
+#include <torch/torch.h>
+
+#include "common/file.h"
+#include "tests/support/temp_dir.h"
+
+namespace preceptor::coordinator {
+namespace {
+
+using testing::HasSubstr;
+
+class DeriveFromOthers : public testing::Test {
+ protected:
+  DeriveFromOthers() {
+    data::DataOptions options;
+    options.phantom = {.images = 120, .sites = 1};
+    options.partition.consortium = 0.5;
+    federation_ = data::load(options, 1).value();
+    teacher_.training.epochs = student_.training.epochs = 0;
+    teacher_.model = student_.model;
+  }
+
+  /// A file as torchvision's users write it: the student's network, random values, no spec.
+  std::string weights(int classes) {
+    theirs_ = models::FlatModel::create({student_.model, {classes, 1, 28}}).value();
+    theirs_->initialise(RandomStream(9, "theirs"));
+    const auto path = dir_ / "w.safetensors";
+    EXPECT_TRUE(models::save_model(path, *theirs_));
+    const auto file = SafetensorsFile::load(path).value();
+    EXPECT_TRUE(write_file(path, encode_safetensors(file.tensors(), {{"format", "pt"}})));
+    return path.string();
+  }
+
+  Result<Derived> run() { return derive(teacher_, student_, federation_.consortium, 1); }
+
+  test::TempDir dir_;
+  data::Federation federation_;
+  TeacherOptions teacher_;
+  StudentOptions student_;
+  std::optional<models::FlatModel> theirs_;
+};
+
+TEST_F(DeriveFromOthers, TheStudentTakesAllButAHeadForOtherClasses) {
+  student_.path = weights(7);
+  const auto derived = run();
+  ASSERT_TRUE(derived) << derived.error().message;
+  const auto is = derived->student.store(), was = theirs_->store();
+  for (const auto& piece : derived->student.space().pieces()) {
+    const auto of = [&](const std::vector<float>& values) { return std::span(values).subspan(piece.offset, piece.size); };
+    if (!piece.name.starts_with("fc.")) {
+      EXPECT_TRUE(std::ranges::equal(of(is), of(was))) << piece.name;
+    }
+  }
+}
+
+TEST_F(DeriveFromOthers, ATeacherWhoseHeadFitsNeedsNoTraining) {
+  teacher_.path = weights(2);
+  const auto derived = run();
+  ASSERT_TRUE(derived) << derived.error().message;
+  ASSERT_TRUE(derived->teacher && derived->teacher->model());
+  EXPECT_EQ(derived->teacher->model()->store(), theirs_->store());
+  EXPECT_TRUE(derived->teacher_is_new) << "no file holds it as a model";
+}
+
+TEST_F(DeriveFromOthers, ATeacherWithoutAHeadIsTrainedOrRefused) {
+  teacher_.path = weights(7);
+  const auto refused = run();
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, Code::kInvalid);
+  EXPECT_THAT(refused.error().message, HasSubstr("teacher.training.epochs"));
+  EXPECT_THAT(refused.error().message, HasSubstr("fc.weight"));
+  teacher_.training.epochs = 1;
+  const auto trained = run();
+  ASSERT_TRUE(trained) << trained.error().message;
+  EXPECT_TRUE(trained->teacher && trained->teacher->model());
+}
+
+TEST_F(DeriveFromOthers, WeightsOfAnotherNetworkAreRefusedUnderTheKeyThatNamesThem) {
+  student_.path = weights(2);
+  student_.model.name = "mobilenet_v2";
+  const auto refused = run();
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message, HasSubstr("student.path: "));
+  EXPECT_THAT(refused.error().message, HasSubstr("w.safetensors"));
+}
+
+}  // namespace
+}  // namespace preceptor::coordinator
