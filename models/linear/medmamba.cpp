@@ -36,7 +36,10 @@ class Ss2d : public torch::nn::Module {
     const auto rows = torch::mm(u.flatten(0, 1), x_proj_.flatten(0, 1).t()).view({batch * length, kOrders, -1}).transpose(0, 1);
     const auto parts = rows.split_with_sizes({rank_, kStates, kStates}, 2);
     const auto by_sample = [&](const torch::Tensor& x) { return x.view({kOrders, batch, length, x.size(2)}); };
-    const auto y = kernels::selective_scan(u, by_sample(torch::bmm(parts[0], dt_projs_.transpose(1, 2))),
+    // Of rank one there is nothing to sum: the product is elementwise, and no matrix product is counted for it.
+    const auto step_weight = dt_projs_.transpose(1, 2);
+    const auto steps = rank_ == 1 ? parts[0] * step_weight : torch::bmm(parts[0], step_weight);
+    const auto y = kernels::selective_scan(u, by_sample(steps),
                                            -a_logs_.exp().view({kOrders, inner_, kStates}), by_sample(parts[1]),
                                            by_sample(parts[2]), ds_.view({kOrders, inner_}), dt_bias_, four_ways(h, w));
     return out_proj_(out_norm_(y.view({batch, h, w, inner_})) * torch::silu(halves[1]));

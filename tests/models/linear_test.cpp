@@ -27,9 +27,11 @@ TEST_P(Linear, EveryWeightLearns) {
   const auto logits = model.forward(images_for(GetParam().task, 2));
   ASSERT_EQ(logits.size(1), GetParam().task.classes);
   (logits * torch::randn_like(logits)).sum().backward();
+  const bool one_token = GetParam().model.stem == "standard" && GetParam().task.image_size <= 32;
   for (const auto& piece : model.space().pieces()) {
     const auto gradient = model.gradients().narrow(0, std::int64_t(piece.offset), std::int64_t(piece.size));
     EXPECT_TRUE(gradient.isfinite().all().item<bool>()) << piece.name;
+    if (one_token && piece.name.ends_with("A_log")) continue;  // no state is carried over
     if (!is_statistic(piece.role)) {
       EXPECT_GT(gradient.norm().item<double>(), 0) << piece.name;
     }
@@ -68,7 +70,7 @@ std::vector<ModelSpec> specs() {
       for (const auto& [stem, size] : {std::pair("small", 28), std::pair("half", 64), std::pair("standard", 96)})
         specs.push_back({{name, 1, stem, variant}, {channels + 1, channels, size}});
   for (const int size : {28, 29, 100}) specs.push_back({{"ultralight_vm_unet", 1, "standard"}, {1, 1, size}});
-  specs.push_back({{"medmamba", 1, "standard", "mid"}, {2, 1, 61}});
+  specs.push_back({{"medmamba", 1, "standard", "mid"}, {2, 1, 77}});
   specs.push_back({{"mambaout", 1, "half", "femto"}, {2, 1, 37}});
   return specs;
 }
