@@ -16,7 +16,8 @@ class DistillationObjective : public training::Objective {
     // A network with a head for each (DeiT, arXiv:2012.12877) hears the labels with one and the teacher with the other.
     const bool two = training::two_headed(logits);
     const auto to_labels = two ? logits.select(1, 0) : logits, to_teacher = two ? logits.select(1, 1) : logits;
-    return options_.hard_weight * hard_->loss(batch, to_labels) + options_.soft_weight * soft_(to_teacher, teacher, options_.temperature);
+    return options_.hard_weight * hard_->loss(batch, to_labels) +
+           options_.soft_weight * soft_(to_teacher, teacher, options_.temperature);
   }
 
  private:

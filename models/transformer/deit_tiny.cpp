@@ -114,8 +114,8 @@ Result<std::shared_ptr<Model>> build_deit(const ModelSpec& spec) {
     return fail(Code::kInvalid, "deit_tiny has variants distilled and plain, not '{}'", variant);
   const int patch = stem == "standard" ? 16 : stem == "half" ? 8 : 4;
   if (spec.task.image_size % patch != 0)
-    return fail(Code::kInvalid, "deit_tiny with stem: {} cuts patches of {} px, into which {} px a side cannot be divided", stem, patch,
-                spec.task.image_size);
+    return fail(Code::kInvalid, "deit_tiny with stem: {} cuts patches of {} px, into which {} px a side cannot be divided", stem,
+                patch, spec.task.image_size);
   return std::make_shared<DeitTiny>(spec, patch, variant != "plain");
 }
 

@@ -23,7 +23,7 @@ Chain layer(int in, int out, int kernel, int stride = 1, int groups = 1, bool ac
   return layers;
 }
 
-/// The same with a bias in the normalisation's place, as within the attention's stages.
+/// With a bias in the normalisation's place, as within the attention's stages.
 Chain bare_layer(int in, int out, int kernel, int stride = 1, int groups = 1) {
   Chain layers;
   torch::nn::Conv2dOptions options(in, out, kernel);
@@ -66,8 +66,8 @@ class LiteMla : public torch::nn::Module {
     const auto b = x.size(0), c = x.size(1), h = x.size(2), w = x.size(3);
     const auto qkv = qkv_->forward(x);
     // [B, heads of both scales, pixels, q|k|v]: a view of channels_last. Sums over all pixels want float32.
-    const auto heads = torch::cat({qkv, aggreg_->forward(qkv)}, 1).permute({0, 2, 3, 1}).to(torch::kFloat32)
-                           .reshape({b, h * w, 2 * c / kHeadDim, 3 * kHeadDim}).transpose(1, 2).chunk(3, -1);
+    const auto pixels = torch::cat({qkv, aggreg_->forward(qkv)}, 1).permute({0, 2, 3, 1}).to(torch::kFloat32);
+    const auto heads = pixels.reshape({b, h * w, 2 * c / kHeadDim, 3 * kHeadDim}).transpose(1, 2).chunk(3, -1);
     const auto q = heads[0].relu(), k = heads[1].relu(), v = torch::constant_pad_nd(heads[2], {0, 1}, 1);
     const auto sums = q.matmul(k.transpose(-2, -1).matmul(v));
     const auto y = sums.narrow(-1, 0, kHeadDim) / (sums.narrow(-1, kHeadDim, 1) + kEpsilon);
@@ -82,7 +82,9 @@ class LiteMla : public torch::nn::Module {
 template <class Main>
 class Residual : public torch::nn::Module {
  public:
-  explicit Residual(std::shared_ptr<Main> main, bool skip = true) : main_(register_module("main", std::move(main))), skip_(skip) {}
+  explicit Residual(std::shared_ptr<Main> main, bool skip = true) : skip_(skip) {
+    main_ = register_module("main", std::move(main));
+  }
   torch::Tensor forward(torch::Tensor x) { return skip_ ? main_->forward(x) + x : main_->forward(x); }
 
  private:
@@ -147,7 +149,8 @@ class EfficientVitB0 : public Model {
 
 Result<std::shared_ptr<Model>> build_efficientvit(const ModelSpec& spec) {
   if (spec.model.width != 1) return fail(Code::kInvalid, "efficientvit_b0 has width 1, not {}", spec.model.width);
-  if (!spec.model.variant.empty()) return fail(Code::kInvalid, "efficientvit_b0 has no variants, and '{}' is none", spec.model.variant);
+  if (!spec.model.variant.empty())
+    return fail(Code::kInvalid, "efficientvit_b0 has no variants, and '{}' is none", spec.model.variant);
   return std::make_shared<EfficientVitB0>(spec);
 }
 
