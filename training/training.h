@@ -6,7 +6,7 @@
 
 namespace preceptor::training {
 
-/// What a batch of logits, [B, classes] or of two heads, is pulled towards. Returns a scalar [], in nats.
+/// What a batch of logits [B, classes] is pulled towards. Returns a scalar [], in nats.
 class Objective {
  public:
   virtual ~Objective() = default;
