@@ -13,7 +13,11 @@ class DistillationObjective : public training::Objective {
       : options_(options), soft_(std::move(soft)), hard_(std::move(hard)), cache_(std::move(cache)) {}
   at::Tensor loss(const training::Batch& batch, const at::Tensor& logits) override {
     const auto teacher = cache_.rows(batch).to(logits.device());
-    return options_.hard_weight * hard_->loss(batch, logits) + options_.soft_weight * soft_(logits, teacher, options_.temperature);
+    // A network with a head for each (DeiT, arXiv:2012.12877) hears the labels with one and the teacher with the other.
+    const bool two = training::two_headed(logits);
+    const auto to_labels = two ? logits.select(1, 0) : logits, to_teacher = two ? logits.select(1, 1) : logits;
+    return options_.hard_weight * hard_->loss(batch, to_labels) +
+           options_.soft_weight * soft_(to_teacher, teacher, options_.temperature);
   }
 
  private:

@@ -16,7 +16,10 @@ class CrossEntropy : public Objective {
   at::Tensor loss(const Batch& batch, const at::Tensor& logits) override {
     auto options = torch::nn::functional::CrossEntropyFuncOptions().label_smoothing(smoothing_);
     if (weights_.defined()) options.weight(weights_.to(logits.device()));
-    return torch::nn::functional::cross_entropy(logits, batch.labels.to(logits.device()), options);
+    const auto labels = batch.labels.to(logits.device());
+    if (two_headed(logits))  // the mean of both heads' losses
+      return torch::nn::functional::cross_entropy(logits.flatten(0, 1), labels.repeat_interleave(2), options);
+    return torch::nn::functional::cross_entropy(logits, labels, options);
   }
 
  private:

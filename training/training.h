@@ -13,6 +13,9 @@ class Objective {
   virtual at::Tensor loss(const Batch& batch, const at::Tensor& logits) = 0;
 };
 
+/// Whether logits are [B, 2, classes]: those of a label head and a teacher head (models::Model).
+inline bool two_headed(const at::Tensor& logits) { return logits.dim() == 3 && logits.size(1) == 2; }
+
 /// Cross-entropy with label smoothing and class weights (balanced: N / (classes · count), on the given set).
 std::unique_ptr<Objective> make_cross_entropy(const TrainingOptions& options, const data::Dataset& dataset);
 

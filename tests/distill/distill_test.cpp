@@ -119,6 +119,23 @@ TEST(Objective, IsTheWeightedSumOfHardAndSoftLoss) {
   EXPECT_NEAR(with(0.3, 2), 0.3 * hard + 2 * soft, 1e-5);
 }
 
+TEST(Objective, OfTwoHeadsShowsTheLabelsToOneAndTheTeacherToTheOther) {
+  const auto set = noise(10);
+  const auto teacher = Teacher::wrap(shared(made_model()));
+  const auto training = quick(1);
+  const std::vector<std::size_t> index{1, 4, 6};
+  const auto batch = training::make_batch(set, index, training.augment, 5, 1);
+  torch::manual_seed(1);
+  const auto label_head = torch::randn({3, 2}), teacher_head = torch::randn({3, 2});
+  const auto hard = training::make_cross_entropy(training, set)->loss(batch, label_head);
+  for (const std::string name : {"soft-target", "hard-label"}) {
+    const auto soft = (*soft_losses().find(name))->loss(teacher_head, teacher.logits(batch.images), 3);
+    auto objective = make_objective({name, 3, 0.3, 2}, teacher, set, training, 5).value();
+    const auto both = objective->loss(batch, torch::stack({label_head, teacher_head}, 1));
+    EXPECT_NEAR(both.item<double>(), 0.3 * hard.item<double>() + 2 * soft.item<double>(), 1e-5) << name;
+  }
+}
+
 TEST(Objective, RefusesALossThatSaysNothingForTheDataSetsClasses) {
   const auto set = noise(4);
   const auto made = make_objective({"logit-standardised", 2, 1, 1},

@@ -74,11 +74,19 @@ TEST(LogitStandardised, IsRefusedForTwoClassesWithTheReason) {
   EXPECT_TRUE(find_soft_loss(options, 3));
 }
 
+TEST(HardLabel, IsTheCrossEntropyAgainstTheTeachersChoice) {
+  const auto student = torch::tensor({{1.0, 0.0, 0.0}, {0.0, 2.0, 0.0}}, torch::kDouble),
+             teacher = torch::tensor({{0.1, 0.3, 0.2}, {5.0, 6.0, -1.0}}, torch::kDouble);
+  const double first = std::log(std::exp(1.0) + 2), second = std::log(std::exp(2.0) + 2) - 2;
+  for (const double t : {1.0, 10.0})
+    EXPECT_NEAR(value(loss_named("hard-label"), student, teacher, t), (first + second) / 2, 1e-9);
+}
+
 TEST(SoftLoss, AnUnknownNameIsAnsweredWithTheKnownOnes) {
   const auto found = find_soft_loss({"hard-target", 2, 1, 1}, 2);
   ASSERT_FALSE(found);
   EXPECT_THAT(found.error().message,
-              HasSubstr("'hard-target'; known: logit-standardised, soft-target"));
+              HasSubstr("'hard-target'; known: hard-label, logit-standardised, soft-target"));
 }
 
 /// What every loss must hold, so that a new file is tested by being there.
@@ -95,11 +103,14 @@ class EverySoftLoss : public testing::TestWithParam<std::string> {
 };
 
 TEST_P(EverySoftLoss, IsZeroForEqualLogitsAndPositiveForOthers) {
-  for (const double t : {1.0, 4.0}) {
-    EXPECT_NEAR(value(entry().loss, teacher, teacher, t), 0, 1e-6);
-    EXPECT_GT(value(entry().loss, student, teacher, t), 1e-3);
-    EXPECT_LT(gradient(entry().loss, teacher, teacher, t).abs().max().item<double>(), 1e-5);
-  }
+  // A hard label tells equal logits from others only where the teacher is sure.
+  const auto sure = 1e4 * torch::one_hot(teacher.argmax(1), classes()).to(torch::kFloat);
+  for (const auto& target : {sure, GetParam() == "hard-label" ? sure : teacher})
+    for (const double t : {1.0, 4.0}) {
+      EXPECT_NEAR(value(entry().loss, target, target, t), 0, 1e-6);
+      EXPECT_GT(value(entry().loss, student, target, t), 1e-3);
+      EXPECT_LT(gradient(entry().loss, target, target, t).abs().max().item<double>(), 1e-5);
+    }
 }
 
 TEST_P(EverySoftLoss, IsAScalarThatIsTheMeanOverTheBatch) {

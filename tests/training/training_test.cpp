@@ -276,6 +276,21 @@ TEST(CrossEntropy, LabelSmoothingSharesAPartOfTheTargetAmongAllClasses) {
               0.9 * right + 0.1 * wrong, 1e-6);
 }
 
+TEST(CrossEntropy, OfTwoHeadsIsTheMeanOfBoth) {
+  data::Dataset set = noise(4);
+  set.labels = {0, 0, 0, 1};
+  TrainingOptions options;
+  options.class_weights = "balanced";
+  options.label_smoothing = 0.1;
+  const auto objective = make_cross_entropy(options, set);
+  const std::vector<std::size_t> index{0, 3, 1};
+  const auto batch = make_batch(set, index);
+  torch::manual_seed(1);
+  const auto first = torch::randn({3, 2}), second = torch::randn({3, 2});
+  const auto alone = [&](const at::Tensor& head) { return objective->loss(batch, head).item<double>(); };
+  EXPECT_NEAR(alone(torch::stack({first, second}, 1)), (alone(first) + alone(second)) / 2, 1e-6);
+}
+
 TEST(Predict, GivesProbabilitiesThatDoNotDependOnTheBatch) {
   const auto set = phantoms(50, 3);
   auto model = made_model("shufflenet_v2", 3);
