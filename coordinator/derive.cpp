@@ -83,6 +83,8 @@ training::Metrics evaluate(models::FlatModel& model, const data::Dataset& set, s
 }
 
 Result<Derived> derive(const TeacherOptions& teacher, const StudentOptions& student, const data::Splits& consortium, std::uint64_t seed) {
+  // First, so that a mistake in its options does not cost the teacher's training.
+  auto model = TRY(start_student(student, consortium.test, seed));
   std::optional<distill::Teacher> guide;
   std::optional<training::Metrics> teacher_metrics;
   const models::TaskOptions task{int(consortium.test.classes.size()), consortium.test.channels, consortium.test.height};
@@ -94,7 +96,6 @@ Result<Derived> derive(const TeacherOptions& teacher, const StudentOptions& stud
   }
   if (guide && consortium.test.size() > 0)
     teacher_metrics = training::measure(training::outcome_of(guide->network(), consortium.test), seed);
-  auto model = TRY(start_student(student, consortium.test, seed));
   if (student.training.epochs > 0) {
     Progress progress(guide ? "distilling the student" : "training the student");
     const auto callback = report(progress, student.training.epochs);
