@@ -1,19 +1,15 @@
-#include <torch/torch.h>
-
 #include <algorithm>
-#include <chrono>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "app/command.h"
+#include "models/latency.h"
 #include "models/stem.h"
 
 namespace preceptor::app {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-constexpr int kPasses = 15, kWarmUp = 3;
 
 struct Arguments {
   models::TaskOptions task{2, 1, 0};  ///< image size 0: 28 px, or the least of 64 and 224 that the model takes
@@ -30,23 +26,6 @@ struct Row {
   std::optional<double> milliseconds;
   std::string refusal;
 };
-
-/// Median time of one image through the network in evaluation mode, on one thread.
-double time_one_image(models::FlatModel& model) {
-  const auto& task = model.spec().task;
-  at::set_num_threads(1);
-  model.network().eval();
-  torch::NoGradGuard no_grad;
-  const auto image = torch::zeros({1, task.channels, task.image_size, task.image_size});
-  std::vector<double> times;
-  for (int i = -kWarmUp; i < kPasses; ++i) {
-    const auto start = std::chrono::steady_clock::now();
-    model.forward(image);
-    if (i >= 0) times.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
-  }
-  std::ranges::nth_element(times, times.begin() + kPasses / 2);
-  return times[kPasses / 2];
-}
 
 Result<models::FlatModel> build(const models::ModelOptions& size, models::TaskOptions task) {
   if (task.image_size > 0) return models::create_at_size(size, task);
@@ -67,7 +46,7 @@ Row measure(const models::Architecture& architecture, const models::ModelOptions
   row.spec = model->spec();
   row.parameters = model->space().trainable();
   row.macs = models::count_macs(model->network(), row.spec.task);
-  if (!a.no_timing) row.milliseconds = time_one_image(*model);
+  if (!a.no_timing) row.milliseconds = models::milliseconds_per_image(*model);
   return row;
 }
 
