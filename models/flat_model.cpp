@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "common/file.h"
+#include "models/layers.h"
 
 namespace preceptor::models {
 namespace {
@@ -77,7 +78,7 @@ void FlatModel::initialise(RandomStream random) {
 }
 
 at::Tensor FlatModel::forward(const at::Tensor& images) {
-  return network_->forward(images.to(device(), torch::kFloat32).contiguous(at::MemoryFormat::ChannelsLast));
+  return network_->forward(channels_last(images.to(device(), torch::kFloat32)));
 }
 
 void FlatModel::load(std::span<const float> parameters) {

@@ -27,6 +27,13 @@ inline int make_divisible(double channels) {
   return rounded < 0.9 * channels ? rounded + 8 : rounded;
 }
 
+/// x [B, C, H, W] in channels_last, copied if it was not. One channel is in both formats at once, and LibTorch would
+/// go on in NCHW, which costs a light network a third of its speed; these strides say channels_last.
+inline torch::Tensor channels_last(const torch::Tensor& x) {
+  const auto y = x.contiguous(at::MemoryFormat::ChannelsLast);
+  return y.size(1) == 1 ? y.squeeze(1).unsqueeze(-1).permute({0, 3, 1, 2}) : y;
+}
+
 /// Mean over height and width: [B, C, H, W] → [B, C].
 inline torch::Tensor global_pool(const torch::Tensor& x) { return x.mean({2, 3}); }
 

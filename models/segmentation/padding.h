@@ -1,5 +1,5 @@
 #pragma once
-#include <torch/torch.h>
+#include "models/layers.h"
 
 namespace preceptor::models {
 
@@ -10,9 +10,7 @@ inline torch::Tensor pad_to_multiple(torch::Tensor x, int multiple) {
   const auto rows = missing(2), columns = missing(3);
   if (rows != 0 || columns != 0)
     x = torch::replication_pad2d(x, {columns / 2, columns - columns / 2, rows / 2, rows - rows / 2});
-  x = x.contiguous(at::MemoryFormat::ChannelsLast);
-  // One channel is in both formats at once, and LibTorch then goes on in NCHW; these strides say channels_last.
-  return x.size(1) == 1 ? x.squeeze(1).unsqueeze(-1).permute({0, 3, 1, 2}) : x;
+  return channels_last(x);
 }
 
 /// The middle of x [B, C, H', W'], height × width: what pad_to_multiple added is gone. A view.
