@@ -93,6 +93,9 @@ Result<void> evaluate(const Arguments& a) {
   options.channels = task.channels;
   if (a.tiled) {
     if (options.kind != "masks") return fail(Code::kInvalid, "--tiled is for images with masks (--kind masks), not for '{}'", options.kind);
+    data::Dataset masks;
+    masks.segmentation = true;
+    TRY(training::check_task(loaded.model.spec().model, masks));
     return print(a, TRY(evaluate_tiled(loaded.model, options, a)), {});
   }
   const auto source = TRY(data::read_source(options, a.seed));

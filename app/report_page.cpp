@@ -73,11 +73,11 @@ std::string header(const Run& run) {
         "<p class=\"alert bad\"><b>The job was given up:</b> {}</p>\n",
         s.ended_because.empty() ? "no reason was recorded" : html(s.ended_because, 500));
   if (spoiled(s))
-    text +=
+    text += fmt::format(
         "<p class=\"alert\"><b>The shared model is worse after the rounds than before them.</b> "
-        "Its "
-        "interval lies below the distilled student’s AUC; look at the curves before using it as it "
-        "is.</p>\n";
+        "Its interval lies below the distilled student’s {}; look at the curves before using it "
+        "as it is.</p>\n",
+        main_metric(s));
   if (!run.flaws.empty())
     text += fmt::format(
         "<div class=\"alert\"><b>Parts of the record could not be read;</b> what follows goes "

@@ -72,11 +72,18 @@ Result<std::vector<MaskedEntry>> list_root(const fs::path& root) {
     const auto image = images.find(id), label = labels.find(id);
     if (image == images.end()) return fail(Code::kNotFound, "images/{}.png: images.csv names it", id);
     if (label == labels.end()) return fail(Code::kNotFound, "labels/{}.png: the label map is missing", id);
+    TRY(below(root, image->second));  // a link out of the folder is no mere unreadable image
+    TRY(below(root, label->second));
     entries.push_back({id, image->second, label->second, fact.site, fact.split});
   }
   if (entries.empty()) return fail(Code::kInvalid, "no image in images/");
   std::ranges::sort(entries, by_name, &MaskedEntry::id);
   return entries;
+}
+
+Result<LabelMap> read_labels(const fs::path& path) {
+  const auto file = TRY(read_image_file(path));
+  return decode_labels(file);
 }
 
 // Gone wrong in a way that a single bad file may.
@@ -153,14 +160,14 @@ Result<MaskedImage> read_masked(const SourceOptions& options, const MaskedEntry&
   const auto image_path = TRY(below(root, entry.image));
   const auto label_path = TRY(below(root, entry.label));
   const auto image_file = TRY(read_image_file(image_path));
-  const auto label_file = TRY(read_image_file(label_path));
   MaskedImage pair{TRY(decode_whole(image_file, options.channels)), {}};
-  const auto map = TRY(decode_labels(label_file));
-  if (map.height != pair.image.shape.height || map.width != pair.image.shape.width)
-    return fail(Code::kCorrupt, "its label map has {} × {} pixels, it has {} × {}", map.width, map.height,
+  const auto map = read_labels(label_path);
+  if (!map) return in("its label map", map.error());
+  if (map->height != pair.image.shape.height || map->width != pair.image.shape.width)
+    return fail(Code::kCorrupt, "its label map has {} × {} pixels, it has {} × {}", map->width, map->height,
                 pair.image.shape.width, pair.image.shape.height);
-  pair.mask.reserve(map.labels.size());
-  for (const auto label : map.labels) {
+  pair.mask.reserve(map->labels.size());
+  for (const auto label : map->labels) {
     if (options.masks == "class" && label > 255)
       return fail(Code::kCorrupt, "class {} in its label map; with data.masks: class there are 256 at most", label);
     pair.mask.push_back(options.masks == "class" ? std::uint8_t(label) : label > 0);

@@ -246,6 +246,67 @@ TEST_F(ReportTest, WrongTypesAreNamedOnThePage) {
   EXPECT_TRUE(has(text, "summary.json: seed is not a count"));
 }
 
+/// What a run that segments leaves: the same keys, AUC and its kind null, Dice and its kind there.
+Json segmented(Json json) {
+  const auto by_dice = [](Json& model, double dice) {
+    for (const char* name : {"auc", "accuracy", "sensitivity", "specificity", "ece"}) put(model, name, nullptr);
+    put(model, "dice", dice);
+    put(model, "iou", dice - 0.1);
+    put(model, "hd95", 7.25);
+  };
+  by_dice(json["test"], 0.83);
+  by_dice(json["teacher"], 0.87);
+  by_dice(json["distilled"], 0.78);
+  for (auto& site : json["sites"]) {
+    for (const std::string who : {"local", "global", "personalised"}) {
+      put(site, who + "_auc", nullptr);
+      put(site, who + "_dice", who == "local" ? 0.71 : 0.79);
+    }
+    site["metric"] = "dice";
+  }
+  json["student"] = "unext";
+  json["classes"] = {"background", "object"};
+  return json;
+}
+
+TEST_F(ReportTest, OfASegmentationShowsDiceAndNoAuc) {
+  const auto json = segmented(summary({site("north", 0.08, "federation helped"), site("south", 0.01, "no difference")}));
+  write_run(json);
+  auto line = round_line(1, {"north", "south"}, kNobody);
+  line["validation"] = {{"auc", nullptr}};
+  put(line["validation"], "dice", 0.66);
+  write("rounds.jsonl", line.dump() + "\n");
+  const auto text = page();
+  for (const char* part : {"reaches a Dice of <b>0.830</b>", "its teacher 0.870", "Local Dice", "Global Dice", "Personalised Dice", "0.710",
+                           "IoU", "HD95 (pixels)", "7.250", "twice the common area", "Chosen federated model minus local model: Dice",
+                           "Dice on the consortium’s validation images", "Classes: background, object"})
+    EXPECT_TRUE(has(text, part)) << part;
+  for (const char* part : {"AUC", "Accuracy", "Sensitivity", "ECE", "cannot tell", "– :"}) EXPECT_FALSE(has(text, part)) << part;
+  EXPECT_EQ(first_unbalanced(text), "");
+  auto spoiled = json;
+  put(spoiled["distilled"], "dice", 0.9);  // above the federated student's interval
+  write("summary.json", spoiled.dump());
+  EXPECT_TRUE(has(page(), "below the distilled student’s Dice"));
+  const auto shown = summary_text(json);
+  EXPECT_TRUE(has(shown, "test Dice federated 0.830 (0.810..0.850)")) << shown;
+  EXPECT_TRUE(has(shown, "0.710")) << shown;
+  EXPECT_FALSE(has(shown, "AUC")) << shown;
+}
+
+TEST_F(ReportTest, OfASegmentationWithoutATeacherOrTestImagesIsWhole) {
+  auto json = segmented(summary({site("north", 0.08, "federation helped"), site("south", 0, "no difference")}));
+  json["teacher"] = {{"auc", nullptr}, {"parameters", 0}};  // as coordinator/job.cpp leaves it
+  for (const std::string who : {"local", "global", "personalised"}) put(json["sites"][1], who + "_dice", nullptr);
+  json["sites"][1]["metric"] = "";
+  write_run(json);
+  const auto text = page();
+  EXPECT_TRUE(has(text, "the site has no test image"));
+  EXPECT_TRUE(has(text, "– : not measured."));
+  EXPECT_TRUE(has(text, "1 could not tell"));
+  EXPECT_FALSE(has(text, "AUC")) << "whatever is not there, this was a segmentation";
+  EXPECT_EQ(first_unbalanced(text), "");
+}
+
 TEST_F(ReportTest, AnUnusableSummaryIsAnErrorThatNamesFileAndKey) {
   EXPECT_TRUE(has(error(), "summary.json is not there"));
   const std::pair<std::string, std::string> cases[] = {

@@ -146,7 +146,7 @@ TEST(Readers, AllAnswerAnUnusablePathWithAnError) {
 TEST(Readers, AnswerAnUnknownKindWithTheKnownOnes) {
   const auto source = read_source(source_options("dicom", ""), 1);
   ASSERT_FALSE(source);
-  EXPECT_THAT(source.error().message, testing::HasSubstr("folder, medmnist, phantom"));
+  EXPECT_THAT(source.error().message, testing::HasSubstr("folder, masks, medmnist, phantom"));
   SourceOptions two;
   two.channels = 2;
   EXPECT_FALSE(read_source(two, 1));

@@ -7,7 +7,7 @@
 #include <fstream>
 
 #include "tests/support/temp_dir.h"
-#include "tests/training/made.h"
+#include "tests/training/made_masks.h"
 
 namespace preceptor::distill {
 namespace {
@@ -95,6 +95,64 @@ TEST(LogitCache, GivesWhatTheTeacherWouldSayAndAsksItOnceAView) {
           << "view " << view;
     }
   EXPECT_EQ(cache.computed(), 2u);
+}
+
+TEST(LogitCache, KeepsTheMapsOfASegmentationSet) {
+  const auto set = training::test::blocks(6);
+  const auto teacher = Teacher::wrap(shared(made_model("test-pixelwise", 2, 1, 1, 16)));
+  const auto training = quick(1);
+  LogitCache cache(teacher, set, training.augment, 5);
+  const std::vector<std::size_t> index{4, 0};
+  for (const int view : {0, 1}) {
+    const auto batch = training::make_batch(set, index, training.augment, 5, view);
+    const auto rows = cache.rows(batch);
+    ASSERT_EQ(rows.sizes(), (std::vector<std::int64_t>{2, 2, 16, 16}));
+    EXPECT_TRUE(torch::allclose(rows, teacher.logits(batch.images), 1e-4, 1e-5));
+  }
+  EXPECT_EQ(cache.computed(), 2u);
+}
+
+TEST(LogitCache, KeepsNoViewThatWouldBeTooLargeAndAsksBatchByBatch) {
+  data::Dataset set{512, 512, 1, {}, {}, {0, 0, 0}, {}, true};
+  set.classes.resize(256);  // 3 images × 256 classes × 512² pixels × 4 bytes: 768 MiB
+  set.pixels.resize(3 * set.image_bytes(), 70);
+  set.masks.resize(3 * set.mask_bytes());
+  const auto teacher = Teacher::wrap(shared(made_model("test-pixelwise", 2, 1, 1, 512)));
+  LogitCache cache(teacher, set, {}, 5);
+  const std::vector<std::size_t> index{2, 1};
+  const auto batch = training::make_batch(set, index);
+  EXPECT_TRUE(torch::equal(cache.rows(batch), teacher.logits(batch.images)));
+  EXPECT_EQ(cache.computed(), 0u);
+}
+
+TEST(Teacher, ForTheOtherTaskIsRefused) {
+  TempDir dir;
+  const auto path = dir / "t.safetensors";
+  const models::TaskOptions task{2, 1, 28};
+  ASSERT_TRUE(models::save_model(path, made_model("test-pixelwise")));
+  EXPECT_TRUE(Teacher::load(path, task, "cpu", true));
+  const auto segmenter = Teacher::load(path, task, "cpu", false);
+  ASSERT_FALSE(segmenter);
+  EXPECT_THAT(segmenter.error().message, HasSubstr("a network for segmentation, which the data are not for"));
+  ASSERT_TRUE(models::save_model(path, made_model()));
+  EXPECT_TRUE(Teacher::load(path, task, "cpu", false));
+  EXPECT_FALSE(Teacher::load(path, task, "cpu", true));
+}
+
+TEST(Derive, OfASegmenterComesNearItsTeacher) {
+  const auto set = training::test::blocks(32);
+  auto training = quick(6);
+  training.learning_rate = 0.1;
+  training.batch = 8;
+  const auto supervised = training::make_supervised(training, set);
+  auto good = made_model("test-pixelwise", 2, 1, 1, 16);
+  ASSERT_TRUE(training::train(good, set, training, *supervised, 1));
+  const auto teacher = Teacher::wrap(shared(std::move(good)));
+  auto student = made_model("test-pixelwise", 2, 9, 1, 16);
+  const double before = distance(teacher, student, set);
+  const auto done = derive(student, teacher, set, training, {"soft-target", 2, 0, 1}, 2);
+  ASSERT_TRUE(done) << done.error().message;
+  EXPECT_LT(distance(teacher, student, set), 0.3 * before) << "by the soft loss alone";
 }
 
 TEST(Objective, IsTheWeightedSumOfHardAndSoftLoss) {

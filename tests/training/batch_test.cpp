@@ -4,9 +4,10 @@
 #include <torch/torch.h>
 
 #include <cmath>
+#include <numeric>
 #include <set>
 
-#include "tests/training/made.h"
+#include "tests/training/made_masks.h"
 
 namespace preceptor::training {
 namespace {
@@ -48,7 +49,7 @@ TEST(Batch, NormalisesEveryPixelAndKeepsChannelsAndPlaces) {
 }
 
 TEST(Batch, BlackIsMinusOneAndWhiteIsOne) {
-  const data::Dataset set{8, 8, 1, {"a", "b"}, std::vector<std::uint8_t>(64, 0), {0}};
+  const data::Dataset set{8, 8, 1, {"a", "b"}, std::vector<std::uint8_t>(64, 0), {0}, {}};
   auto white = set;
   white.pixels.assign(64, 255);
   EXPECT_TRUE(torch::equal(make_batch(set, Index{0}).images, torch::full({1, 1, 8, 8}, -1.0f)));
@@ -121,7 +122,7 @@ TEST(Augmentation, FlipMirrorsAboutHalfOfTheImagesExactly) {
 }
 
 TEST(Augmentation, BrightnessMovesEveryPixelBySameAmountUpToItsRange) {
-  data::Dataset grey{8, 8, 1, {"a", "b"}, {}, {}};
+  data::Dataset grey{8, 8, 1, {"a", "b"}, {}, {}, {}};
   for (int i = 0; i < 50; ++i) {
     grey.labels.push_back(0);
     for (int p = 0; p < 64; ++p) grey.pixels.push_back(std::uint8_t(120 + p % 16));
@@ -155,6 +156,95 @@ TEST(Augmentation, EraseFillsASquareWithTheImagesMean) {
         << "a square whose centre is inside is never wholly outside";
     EXPECT_LT((changed.masked_select(erased) - plain.mean()).abs().max().item<float>(), 1e-5);
   }
+}
+
+/// Images that are their own masks, in black and white.
+data::Dataset self_masked(std::size_t images, int size) {
+  auto set = test::blocks(images, size);
+  for (std::size_t p = 0; p < set.masks.size(); ++p) set.pixels[p] = set.masks[p] ? 255 : 0;
+  return set;
+}
+
+TEST(Batch, OfASegmentationSetHasTheMasksAsLabels) {
+  const auto set = test::blocks(5, 9, 3);
+  const Index index{4, 0, 2};
+  const auto batch = make_batch(set, index);
+  ASSERT_EQ(batch.labels.sizes(), (std::vector<std::int64_t>{3, 9, 9}));
+  ASSERT_EQ(batch.labels.scalar_type(), torch::kInt64);
+  for (std::size_t b = 0; b < 3; ++b)
+    for (std::size_t p = 0; p < 81; ++p)
+      ASSERT_EQ(batch.labels.data_ptr<std::int64_t>()[b * 81 + p], set.mask(index[b])[p]);
+  EXPECT_TRUE(torch::equal(make_batch(set, index, {}, 5, 2).labels, batch.labels)) << "an augmentation of all zeros";
+}
+
+TEST(Augmentation, MovesAMaskWithItsImage) {
+  const auto set = self_masked(40, 24);
+  Index all(set.size());
+  std::iota(all.begin(), all.end(), std::size_t{0});
+  const AugmentOptions moves[] = {{.shift = 5}, {.rotate = 180}, {.scale = 0.5}, {.flip = true},
+                                  {.shift = 4, .rotate = 180, .scale = 0.3, .flip = true}};
+  const auto plain = make_batch(set, all).labels;
+  for (std::size_t m = 0; m < std::size(moves); ++m) {
+    const auto batch = make_batch(set, all, moves[m], 3, 1);
+    const auto value = batch.images.squeeze(1);
+    EXPECT_FALSE(torch::equal(batch.labels, plain)) << m;
+    EXPECT_EQ(((batch.labels == 0) | (batch.labels == 1)).all().item<bool>(), true) << m;
+    // Where three quarters of a bilinear mean are of one kind, the nearest of its four pixels is, too: the nearest has
+    // a quarter at least. (0.6 instead of 0.5, for OpenCV's 32nds of a pixel.)
+    const auto clear = value.abs() > 0.6;
+    EXPECT_TRUE(torch::equal(batch.labels.masked_select(clear), (value > 0).to(torch::kInt64).masked_select(clear))) << m;
+    EXPECT_GT(clear.to(torch::kFloat64).mean().item<double>(), 0.75) << m;
+  }
+}
+
+TEST(Augmentation, FlipMirrorsAMaskExactlyWhenItMirrorsTheImage) {
+  const auto set = test::blocks(40, 15, 3);
+  AugmentOptions flip;
+  flip.flip = true;
+  int mirrored = 0;
+  for (std::size_t i = 0; i < set.size(); ++i) {
+    const auto plain = make_batch(set, Index{i}), changed = make_batch(set, Index{i}, flip, 1, 0);
+    const bool turned = !torch::equal(changed.images, plain.images);
+    mirrored += turned;
+    EXPECT_TRUE(torch::equal(changed.labels, turned ? plain.labels.flip(2) : plain.labels)) << i;
+  }
+  EXPECT_GT(mirrored, 8);  // fair coins: false alarm of either bound 1e-4
+  EXPECT_LT(mirrored, 32);
+}
+
+TEST(Augmentation, OfTonesAndErasedSquaresLeavesMasksAlone) {
+  const auto set = test::blocks(6);
+  const Index all{0, 1, 2, 3, 4, 5};
+  const auto changed = make_batch(set, all, {.contrast = 0.5, .brightness = 0.5, .erase = 0.5}, 1, 0);
+  const auto plain = make_batch(set, all);
+  EXPECT_FALSE(torch::equal(changed.images, plain.images));
+  EXPECT_TRUE(torch::equal(changed.labels, plain.labels));
+}
+
+TEST(Augmentation, OfAMaskDependsOnSeedImageAndViewAlone) {
+  const auto set = test::blocks(6);
+  const auto labels = [&](const Index& index, std::int64_t row, std::uint64_t seed, int view) {
+    return make_batch(set, index, everything(), seed, view).labels[row].clone();
+  };
+  const auto alone = labels({4}, 0, 7, 2);
+  EXPECT_TRUE(torch::equal(alone, labels({0, 1, 4, 5}, 2, 7, 2)));
+  EXPECT_FALSE(torch::equal(alone, labels({4}, 0, 8, 2)));
+  EXPECT_FALSE(torch::equal(alone, labels({4}, 0, 7, 3)));
+  // Masks draw nothing: the image changes as that of a set without masks does.
+  auto without = set;
+  without.segmentation = false;
+  without.masks.clear();
+  EXPECT_TRUE(torch::equal(make_batch(without, Index{4, 1}, everything(), 7, 2).images,
+                           make_batch(set, Index{4, 1}, everything(), 7, 2).images));
+}
+
+TEST(Normalised, IsAnImageOfAnySizeByTheSameContract) {
+  const auto set = noise(1, 3, 9);
+  EXPECT_TRUE(torch::equal(normalised(set.image(0), 9, 9, 3), make_batch(set, Index{0}).images[0]));
+  const std::vector<std::uint8_t> pixels{0, 51, 102, 153, 204, 255};
+  const auto image = normalised(pixels, 2, 3, 1);
+  ASSERT_EQ(image.sizes(), (std::vector<std::int64_t>{1, 2, 3}));
+  EXPECT_TRUE(torch::allclose(image[0], torch::tensor({{-1.0f, -0.6f, -0.2f}, {0.2f, 0.6f, 1.0f}})));
 }
 
 }  // namespace

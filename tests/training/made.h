@@ -49,7 +49,7 @@ inline data::Dataset phantoms(int images, int classes = 2, double difficulty = 0
 
 /// Small images of noise in which no two are alike.
 inline data::Dataset noise(std::size_t images, int channels = 1, int size = 28) {
-  data::Dataset set{size, size, channels, {"a", "b"}, {}, {}};
+  data::Dataset set{size, size, channels, {"a", "b"}, {}, {}, {}};
   RandomStream random(3, "noise");
   for (std::size_t i = 0; i < images; ++i) {
     set.labels.push_back(std::int32_t(i % 2));
