@@ -4,13 +4,14 @@
 namespace preceptor::models {
 
 /// x [B, C, H, W] with its edges repeated, evenly on both sides, until height and width are multiples of `multiple`;
-/// in channels_last. An image that fits already is not copied.
+/// in its own memory format. An image that fits already is not copied.
 inline torch::Tensor pad_to_multiple(torch::Tensor x, int multiple) {
   const auto missing = [&](int axis) { return (multiple - x.size(axis) % multiple) % multiple; };
+  const bool planes = x.size(1) > 1 && x.is_contiguous();
   const auto rows = missing(2), columns = missing(3);
   if (rows != 0 || columns != 0)
     x = torch::replication_pad2d(x, {columns / 2, columns - columns / 2, rows / 2, rows - rows / 2});
-  x = x.contiguous(at::MemoryFormat::ChannelsLast);
+  x = x.contiguous(planes ? at::MemoryFormat::Contiguous : at::MemoryFormat::ChannelsLast);
   // One channel is in both formats at once, and LibTorch then goes on in NCHW; these strides say channels_last.
   return x.size(1) == 1 ? x.squeeze(1).unsqueeze(-1).permute({0, 3, 1, 2}) : x;
 }
