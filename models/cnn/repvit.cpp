@@ -1,5 +1,6 @@
 #include "models/cnn/reparameterise.h"
 #include "models/cnn/squeeze_excite.h"
+#include "models/gelu.h"
 #include "models/model.h"
 
 namespace preceptor::models {
@@ -43,7 +44,7 @@ class ChannelMixer : public torch::nn::Module {
     conv1_ = register_module("conv1", conv_norm(channels, 2 * channels, 1));
     conv2_ = register_module("conv2", conv_norm(2 * channels, channels, 1));
   }
-  torch::Tensor forward(const torch::Tensor& x) { return x + conv2_(torch::gelu(conv1_(x))); }
+  torch::Tensor forward(const torch::Tensor& x) { return x + conv2_(image_gelu(conv1_(x))); }
   void start_as_identity() { conv2_->norm_layer()->weight.zero_(); }
 
  private:
@@ -168,7 +169,7 @@ class RepViT : public Model {
     head_ = register_module("head", std::make_shared<Head>(in, spec.task.classes));
   }
   torch::Tensor forward(torch::Tensor x) override {
-    return head_->forward(global_pool(stages_->forward(stem2_(torch::gelu(stem1_(x))))));
+    return head_->forward(global_pool(stages_->forward(stem2_(image_gelu(stem1_(x))))));
   }
   /// As published: every channel mixer starts as the identity.
   void initialise(RandomStream& /*random*/) override {

@@ -7,21 +7,22 @@ namespace {
 class BasicBlock : public torch::nn::Module {
  public:
   static constexpr int kExpansion = 1;
-  BasicBlock(int in, int out, int stride) {
+  BasicBlock(int in, int out, int stride) : stride_(stride) {
     conv1_ = register_module("conv1", conv(in, out, 3, stride));
     bn1_ = register_module("bn1", norm(out));
     conv2_ = register_module("conv2", conv(out, out, 3));
     bn2_ = register_module("bn2", norm(out));
     if (stride != 1 || in != out)
-      downsample_ = register_module("downsample", Chain(conv(in, out, 1, stride), norm(out)));
+      downsample_ = register_module("downsample", Chain(conv(in, out, 1), norm(out)));
   }
   torch::Tensor forward(torch::Tensor x) {
     auto y = bn1_(conv1_(x)).relu_();
     y = bn2_(conv2_(y));
-    return (y + (downsample_ ? downsample_->forward(x) : x)).relu_();
+    return (y + (downsample_ ? downsample_->forward(every(stride_, x)) : x)).relu_();
   }
 
  private:
+  int stride_;
   torch::nn::Conv2d conv1_{nullptr}, conv2_{nullptr};
   torch::nn::BatchNorm2d bn1_{nullptr}, bn2_{nullptr};
   Chain downsample_{nullptr};
@@ -32,7 +33,7 @@ class BasicBlock : public torch::nn::Module {
 class Bottleneck : public torch::nn::Module {
  public:
   static constexpr int kExpansion = 4;
-  Bottleneck(int in, int out, int stride) {
+  Bottleneck(int in, int out, int stride) : stride_(stride) {
     const int inner = out / kExpansion;
     conv1_ = register_module("conv1", conv(in, inner, 1));
     bn1_ = register_module("bn1", norm(inner));
@@ -41,16 +42,17 @@ class Bottleneck : public torch::nn::Module {
     conv3_ = register_module("conv3", conv(inner, out, 1));
     bn3_ = register_module("bn3", norm(out));
     if (stride != 1 || in != out)
-      downsample_ = register_module("downsample", Chain(conv(in, out, 1, stride), norm(out)));
+      downsample_ = register_module("downsample", Chain(conv(in, out, 1), norm(out)));
   }
   torch::Tensor forward(torch::Tensor x) {
     auto y = bn1_(conv1_(x)).relu_();
     y = bn2_(conv2_(y)).relu_();
     y = bn3_(conv3_(y));
-    return (y + (downsample_ ? downsample_->forward(x) : x)).relu_();
+    return (y + (downsample_ ? downsample_->forward(every(stride_, x)) : x)).relu_();
   }
 
  private:
+  int stride_;
   torch::nn::Conv2d conv1_{nullptr}, conv2_{nullptr}, conv3_{nullptr};
   torch::nn::BatchNorm2d bn1_{nullptr}, bn2_{nullptr}, bn3_{nullptr};
   Chain downsample_{nullptr};

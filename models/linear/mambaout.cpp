@@ -52,7 +52,8 @@ class GatedConv : public torch::nn::Module {
     const auto wide = fc1_(norm_(x).flatten(1, 2)).view({x.size(0), x.size(1), x.size(2), 2 * hidden_});
     const auto parts = wide.split_with_sizes({hidden_, hidden_ - width_, width_}, 3);
     const auto seen = to_tokens(conv_(to_images(parts[2])));
-    const auto gated = torch::gelu(parts[0]) * torch::cat({parts[1], seen}, 3);
+    // Of a tensor with gaps LibTorch takes GELU five to nine times as slowly.
+    const auto gated = torch::gelu(parts[0].contiguous()) * torch::cat({parts[1], seen}, 3);
     return x + fc2_(gated.flatten(1, 2)).view(x.sizes());
   }
 

@@ -1,3 +1,4 @@
+#include "models/gelu.h"
 #include "models/model.h"
 #include "models/segmentation/layers.h"
 #include "models/segmentation/padding.h"
@@ -30,9 +31,9 @@ class Block : public torch::nn::Module {
   Block(int in, int out, int depth, int kernel) {
     Chain block;
     for (int i = 0; i < depth; ++i)
-      block->push_back(Chain(Residual(Chain(biased_conv(in, in, kernel, 1, in), torch::nn::GELU(), norm(in))),
-                             biased_conv(in, 4 * in, 1), torch::nn::GELU(), norm(4 * in),
-                             biased_conv(4 * in, in, 1), torch::nn::GELU(), norm(in)));
+      block->push_back(Chain(Residual(Chain(biased_conv(in, in, kernel, 1, in), ImageGelu(), norm(in))),
+                             biased_conv(in, 4 * in, 1), ImageGelu(), norm(4 * in),
+                             biased_conv(4 * in, in, 1), ImageGelu(), norm(in)));
     block_ = register_module("block", block);
     up_ = register_module("up", std::make_shared<ConvBlock>(in, out));
   }
@@ -48,9 +49,9 @@ class Fusion : public torch::nn::Module {
  public:
   explicit Fusion(int width) {
     const int both = 2 * width, wide = 4 * width;
-    conv_ = register_module("conv", Chain(biased_conv(both, both, 3, 1, 2), torch::nn::GELU(), norm(both),
-                                          biased_conv(both, wide, 1), torch::nn::GELU(), norm(wide),
-                                          biased_conv(wide, width, 1), torch::nn::GELU(), norm(width)));
+    conv_ = register_module("conv", Chain(biased_conv(both, both, 3, 1, 2), ImageGelu(), norm(both),
+                                          biased_conv(both, wide, 1), ImageGelu(), norm(wide),
+                                          biased_conv(wide, width, 1), ImageGelu(), norm(width)));
   }
   torch::Tensor forward(const torch::Tensor& skip, const torch::Tensor& below) {
     return conv_->forward(torch::cat({skip, below}, 1));
