@@ -7,6 +7,7 @@
 #include "common/cpu.h"
 #include "common/file.h"
 #include "common/log.h"
+#include "common/safetensors.h"
 #include "models/latency.h"
 #include "sim/simulation.h"
 
@@ -54,6 +55,14 @@ std::optional<Json> finished(const fs::path& out, const std::string& config) {
   auto summary = Json::parse(*text, nullptr, /*allow_exceptions=*/false);
   if (!summary.is_object() || summary.value("config_hash", "") != hex(sha256(config)) || !summary.value("completed", false)) return {};
   return summary;
+}
+
+/// Whether the teacher that lies there is this run's own, and not an earlier one's.
+bool trained_here(const fs::path& out, const std::string& config) {
+  const auto file = SafetensorsFile::load(out / "teacher.safetensors");
+  if (!file) return false;
+  const auto hash = file->metadata().find("config_hash");
+  return hash != file->metadata().end() && hash->second == hex(sha256(config));
 }
 
 Json line_of(const std::string& name, const Json& summary, models::FlatModel& model) {
@@ -126,9 +135,9 @@ Result<void> sweep_runs(const RunArguments& arguments) {
     const auto out = fs::path(arguments.out) / name;
     auto& options = runs[i];
     const auto made_of = teacher_made_of(options);
-    if (teacher && teacher->made_of == made_of) options.teacher.path = teacher->path;
-    const auto config = write_options(options);
+    const auto config = write_options(options);  // as asked for: where the teacher lies does not make another run
     auto summary = finished(out, config);
+    if (teacher && teacher->made_of == made_of) options.teacher.path = teacher->path;
     spdlog::info("run {} ({} of {}){}", name, i + 1, runs.size(), summary ? ": done before" : "");
     if (!summary) {
       auto done = sim::simulate(options, config, out);
@@ -136,8 +145,7 @@ Result<void> sweep_runs(const RunArguments& arguments) {
       summary = std::move(*done);
       TRY(write_report(out));
     }
-    std::error_code error;
-    if (!teacher && fs::exists(out / "teacher.safetensors", error)) teacher = {made_of, (out / "teacher.safetensors").string()};
+    if (!teacher && trained_here(out, config)) teacher = {made_of, (out / "teacher.safetensors").string()};
     auto model = TRY(models::load_model(out / "model.safetensors"));
     lines.push_back(line_of(name, *summary, model.model));
     TRY(write_file(fs::path(arguments.out) / "sweep.json", lines.dump(2) + "\n"));

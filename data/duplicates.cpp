@@ -1,5 +1,6 @@
 #include "data/duplicates.h"
 
+#include <algorithm>
 #include <cstring>
 #include <unordered_map>
 #include <utility>
@@ -48,7 +49,10 @@ Duplicates find_duplicates(const Source& source) {
     auto [entry, fresh] = seen.try_emplace(digests[i], Seen{i});
     if (fresh) continue;
     auto& known = entry->second;
-    if (source.images.labels[i] != source.images.labels[known.first] && !known.contradicts) {
+    const bool same = source.images.segmentation
+                          ? std::ranges::equal(source.images.mask(i), source.images.mask(known.first))
+                          : source.images.labels[i] == source.images.labels[known.first];
+    if (!same && !known.contradicts) {
       known.contradicts = true;
       ++result.contradictions;
     }

@@ -56,6 +56,9 @@ Result<std::map<std::string, Facts>> read_facts(const fs::path& csv) {
 Result<std::vector<MaskedEntry>> list_root(const fs::path& root) {
   const auto images = TRY(files_of(root, "images"));
   const auto labels = TRY(files_of(root, "labels"));
+  for (const auto& [id, path] : labels)
+    if (path.ends_with("g") && !path.ends_with(".png") && !path.ends_with(".PNG"))
+      return fail(Code::kInvalid, "{}: JPEG does not keep labels; PNG or BMP is wanted", path);
   const auto csv = root / "images.csv";
   std::error_code error;
   std::map<std::string, Facts> facts;

@@ -6,7 +6,7 @@
 namespace preceptor::distill {
 namespace {
 
-constexpr std::size_t kMaxView = 512 << 20;  ///< bytes
+constexpr std::size_t kMost = std::size_t{1} << 30;  ///< bytes of logits that are kept
 
 Result<training::Network> load_torchscript(const std::filesystem::path& path, const models::TaskOptions& task, bool segmentation,
                                            const std::string& device) {
@@ -57,13 +57,26 @@ Result<Teacher> Teacher::load(const std::filesystem::path& path, const models::T
   const auto& made_for = TRY(models::zoo().find(loaded.model.spec().model.name))->task;
   if (made_for != (segmentation ? "segmentation" : "classification"))
     return fail(Code::kInvalid, "{}: a network for {}, which the data are not for", path.string(), made_for);
-  return wrap(std::make_shared<models::FlatModel>(std::move(loaded.model)));
+  auto teacher = wrap(std::make_shared<models::FlatModel>(std::move(loaded.model)));
+  if (!teacher.takes(task))
+    return fail(Code::kInvalid, "{}: made for images of {} px, and cannot take those of {} px that the data have", path.string(), has.image_size,
+                task.image_size);
+  return teacher;
+}
+
+bool Teacher::takes(const models::TaskOptions& task) const {
+  try {
+    network_(torch::zeros({1, task.channels, task.image_size, task.image_size}));
+    return true;
+  } catch (const std::exception&) {
+    return false;
+  }
 }
 
 at::Tensor LogitCache::rows(const training::Batch& batch) {
   const auto floats = dataset_.size() * dataset_.classes.size() * (dataset_.segmentation ? dataset_.mask_bytes() : 1);
-  if (floats > kMaxView / sizeof(float)) return teacher_.logits(batch.images);
   auto found = views_.find(batch.view);
+  if (found == views_.end() && (views_.size() + 1) * floats > kMost / sizeof(float)) return teacher_.logits(batch.images);
   if (found == views_.end())
     found = views_.emplace(batch.view, training::logits_of(teacher_.network(), dataset_, augment_, seed_, batch.view)).first;
   const auto index = torch::from_blob(const_cast<std::size_t*>(batch.index.data()), {std::int64_t(batch.index.size())}, torch::kInt64);

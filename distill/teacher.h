@@ -18,6 +18,8 @@ class Teacher {
                               bool segmentation = false);
 
   at::Tensor logits(const at::Tensor& images) const { return network_(images); }
+  /// Whether images of this size and these channels go through; position embeddings may tie a network to one size.
+  bool takes(const models::TaskOptions& task) const;
   const training::Network& network() const { return network_; }
   /// The zoo model behind it; null for TorchScript.
   models::FlatModel* model() const { return model_.get(); }
@@ -28,7 +30,7 @@ class Teacher {
 };
 
 /// A teacher's logits on a data set, computed once a view and kept ([N, classes] or [N, classes, S, S] float32 each);
-/// a view that would take over 512 MiB is not kept but computed batch by batch.
+/// views beyond 1 GiB in all are not kept but computed batch by batch.
 class LogitCache {
  public:
   LogitCache(Teacher teacher, const data::Dataset& dataset, const training::AugmentOptions& augment, std::uint64_t seed)

@@ -21,7 +21,9 @@ Role role_of(const torch::nn::Module& module, const std::string& name, bool buff
                     module.as<torch::nn::InstanceNorm2d>();
   if (buffer) return name == "running_var" ? Role::kNormVariance : Role::kNormMean;
   if (name == "bias") return norm ? Role::kNormBias : Role::kBias;
-  return norm ? Role::kNormScale : Role::kWeight;
+  if (norm) return Role::kNormScale;
+  // Matrices and kernels decay; a state space's rates, mixes, tokens, positions and layer scales do not.
+  return name == "weight" || name.ends_with("_weight") ? Role::kWeight : Role::kBias;
 }
 
 }  // namespace

@@ -13,6 +13,7 @@ double milliseconds_per_image(FlatModel& model, int passes) {
   at::set_num_threads(1);
   model.network().eval();
   torch::NoGradGuard no_grad;
+  model.network().fuse();
   const auto image = torch::zeros({1, task.channels, task.image_size, task.image_size});
   std::vector<double> times;
   for (int i = -kWarmUp; i < passes; ++i) {

@@ -3,8 +3,8 @@
 
 namespace preceptor::models {
 
-/// Median time in milliseconds of one image through the network in evaluation mode, on one thread, as the wall clock
-/// sees it. Leaves the model in evaluation mode and LibTorch on one thread.
+/// Median time in milliseconds of one image through the network as it is deployed, on one thread, as the wall clock
+/// sees it. Fuses the network: it is for inference only afterwards. Leaves LibTorch on one thread.
 double milliseconds_per_image(FlatModel& model, int passes = 15);
 
 }  // namespace preceptor::models

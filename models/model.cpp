@@ -2,8 +2,12 @@
 
 #include <torch/torch.h>
 
+#include <algorithm>
+
 namespace preceptor::models {
 namespace {
+
+constexpr double kMaxWidth = 2;
 
 thread_local std::int64_t macs = 0;
 
@@ -48,6 +52,11 @@ Result<std::shared_ptr<Model>> build(const ModelSpec& spec) {
   const auto* architecture = TRY(zoo().find(spec.model.name));
   if (architecture->task == "classification" && spec.task.classes < 2)
     return fail(Code::kInvalid, "{}: classification needs two classes or more, not {}", spec.model.name, spec.task.classes);
+  const auto has_variant = [](const ModelOptions& size) { return !size.variant.empty(); };
+  if (!spec.model.variant.empty() && std::ranges::none_of(architecture->sizes, has_variant))
+    return fail(Code::kInvalid, "{} has no variants, so not '{}'", spec.model.name, spec.model.variant);
+  if (spec.model.width > kMaxWidth)  // before gigabytes are taken for what a peer's plan asks
+    return fail(Code::kInvalid, "{}: widths go up to {}, not {}", spec.model.name, kMaxWidth, spec.model.width);
   return architecture->build(spec);
 }
 

@@ -19,6 +19,16 @@ void Site::run(Event event, Todo& todo, Time now) {
   for (auto& effect : session_.step(std::move(event), now)) std::visit([&](auto& e) { act(e, todo, now); }, effect);
 }
 
+/// A network of the coordinator's choice; what LibTorch throws (no memory, say) must not end the daemon.
+static Result<models::FlatModel> build_guarded(const models::ModelSpec& spec, const std::string& device = "cpu") {
+  try {
+    return models::FlatModel::create(spec, device);
+  } catch (const std::exception& e) {
+    const std::string text = e.what();
+    return fail(Code::kRefused, "{}: {}", spec.model.name, text.substr(0, text.find('\n')));
+  }
+}
+
 /// The plan, read and held against this site's limits and its data.
 PlanReady Site::weigh(const std::string& text) {
   const auto refuse = [](const std::string& why) { return PlanReady{false, why, "", 0}; };
@@ -29,7 +39,7 @@ PlanReady Site::weigh(const std::string& text) {
     return refuse(fmt::format("{} epochs a round; limits.max_epochs is {}", plan->training.epochs, limits_.max_epochs));
   if (plan->training.threads > limits_.max_threads)
     return refuse(fmt::format("{} threads; limits.max_threads is {}", plan->training.threads, limits_.max_threads));
-  auto student = models::FlatModel::create(plan->student);
+  auto student = build_guarded(plan->student);
   if (!student) return refuse(student.error().message);
   const auto mib = double(student->space().size()) * 4 / (1 << 20);
   if (mib > limits_.model_mib) return refuse(fmt::format("a student of {:.1f} MiB; limits.model_mib is {}", mib, limits_.model_mib));
@@ -45,12 +55,15 @@ void Site::act(Send& send, Todo& todo, Time) { todo.send.push_back(std::move(sen
 void Site::act(ReadPlan& read, Todo& todo, Time now) { run(weigh(read.plan), todo, now); }
 
 void Site::act(UseTeacher& use, Todo&, Time) {
-  auto teacher = models::FlatModel::create(plan_.teacher.spec, plan_.training.device);
+  auto teacher = build_guarded(plan_.teacher.spec, plan_.training.device);
   const auto parameters = floats_of(use.parameters);
   if (!teacher || parameters.size() != teacher->space().size())
     return spdlog::warn("{}: the teacher that arrived is not what the plan describes; training goes on without it", state_.name);
   teacher->load(parameters);
-  state_.teacher = std::make_shared<models::FlatModel>(std::move(*teacher));
+  auto resident = std::make_shared<models::FlatModel>(std::move(*teacher));
+  if (!distill::Teacher::wrap(resident).takes(plan_.student.task))
+    return spdlog::warn("{}: the teacher cannot take images of {} px; training goes on without it", state_.name, plan_.student.task.image_size);
+  state_.teacher = std::move(resident);
 }
 
 void Site::act(Train& train, Todo& todo, Time) {

@@ -2,6 +2,8 @@
 
 #include <torch/torch.h>
 
+#include <algorithm>
+
 #include "training/segment.h"
 
 namespace preceptor::training {
@@ -13,6 +15,8 @@ bool segments(const Outcome& outcome) { return !outcome.scores.empty(); }
 }  // namespace
 
 Outcome outcome_of(const Network& network, const data::Dataset& dataset, int batch) {
+  // Activations of a segmentation network are many times its image: 16 images of 256 px at a time, 4 of 512.
+  if (dataset.segmentation) batch = std::clamp(int((std::size_t{1} << 20) / dataset.mask_bytes()), 1, batch);
   Outcome outcome;
   outcome.classes = dataset.classes.size();
   if (!dataset.segmentation) {

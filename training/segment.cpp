@@ -45,7 +45,7 @@ at::Tensor segment(const Network& network, const at::Tensor& image, int tile) {
 }
 
 std::vector<std::uint8_t> class_map(const at::Tensor& logits) {
-  const auto classes = logits.argmax(0).to(torch::kUInt8).contiguous();
+  const auto classes = (logits.size(0) == 1 ? logits[0] > 0 : logits.argmax(0)).to(torch::kUInt8).contiguous();
   const auto* begin = classes.data_ptr<std::uint8_t>();
   return {begin, begin + classes.numel()};
 }

@@ -114,7 +114,7 @@ Result<Message> decode_message(std::span<const std::byte> bytes) {
     std::uint16_t minor = 0;
     std::uint8_t type = 0;
     reader(minor, type);
-    if (minor == 0 || minor > kProtocolMinor)
+    if (minor != kProtocolMinor)
       return fail(Code::kCorrupt, "message of protocol fl/1.{}; this program knows up to fl/1.{}",
                   minor, kProtocolMinor);
     if (type == 0 || type > kReaders.size())

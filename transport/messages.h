@@ -13,7 +13,7 @@
 /// against the bytes that are there, caps every text and list, and refuses what is left over.
 namespace preceptor::transport {
 
-inline constexpr std::uint16_t kProtocolMinor = 1;
+inline constexpr std::uint16_t kProtocolMinor = 2;  ///< 2: SiteReport has Dice; both sides must be the same
 inline constexpr std::size_t kChunkBytes = 256 << 10;   ///< of a blob, in one Chunk
 inline constexpr std::size_t kMaxText = 1 << 20;        ///< a plan; other texts are shorter
 inline constexpr std::size_t kMaxName = 256;
