@@ -1,5 +1,6 @@
 #include "data/duplicates.h"
 
+#include <algorithm>
 #include <cstring>
 #include <unordered_map>
 #include <utility>
@@ -36,6 +37,11 @@ struct Seen {
   bool contradicts = false, dropped = false;
 };
 
+bool labelled_alike(const Dataset& images, std::size_t a, std::size_t b) {
+  if (images.segmentation) return std::ranges::equal(images.mask(a), images.mask(b));
+  return images.labels[a] == images.labels[b];
+}
+
 }  // namespace
 
 Duplicates find_duplicates(const Source& source) {
@@ -48,7 +54,7 @@ Duplicates find_duplicates(const Source& source) {
     auto [entry, fresh] = seen.try_emplace(digests[i], Seen{i});
     if (fresh) continue;
     auto& known = entry->second;
-    if (source.images.labels[i] != source.images.labels[known.first] && !known.contradicts) {
+    if (!labelled_alike(source.images, i, known.first) && !known.contradicts) {
       known.contradicts = true;
       ++result.contradictions;
     }
