@@ -23,7 +23,7 @@ data:
 teacher: {training: {epochs: 0}}
 student:
   model: {name: unext, width: 1, variant: small, stem: small}
-  training: {optimizer: adamw, epochs: 8, batch: 4, learning_rate: 0.005}
+  training: {optimizer: adamw, epochs: 20, batch: 4, learning_rate: 0.005}
 federation: {rounds: 1}
 training: {optimizer: adamw, epochs: 1, batch: 4, learning_rate: 0.001}
 personalise_epochs: 1
