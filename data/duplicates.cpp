@@ -37,6 +37,11 @@ struct Seen {
   bool contradicts = false, dropped = false;
 };
 
+bool labelled_alike(const Dataset& images, std::size_t a, std::size_t b) {
+  if (images.segmentation) return std::ranges::equal(images.mask(a), images.mask(b));
+  return images.labels[a] == images.labels[b];
+}
+
 }  // namespace
 
 Duplicates find_duplicates(const Source& source) {
@@ -49,10 +54,7 @@ Duplicates find_duplicates(const Source& source) {
     auto [entry, fresh] = seen.try_emplace(digests[i], Seen{i});
     if (fresh) continue;
     auto& known = entry->second;
-    const bool same = source.images.segmentation
-                          ? std::ranges::equal(source.images.mask(i), source.images.mask(known.first))
-                          : source.images.labels[i] == source.images.labels[known.first];
-    if (!same && !known.contradicts) {
+    if (!labelled_alike(source.images, i, known.first) && !known.contradicts) {
       known.contradicts = true;
       ++result.contradictions;
     }

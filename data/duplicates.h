@@ -8,7 +8,7 @@ struct Duplicates {
   std::vector<bool> keep;          ///< [N]
   std::size_t dropped = 0;         ///< images left out
   std::size_t distinct = 0;        ///< different pictures among these
-  std::size_t contradictions = 0;  ///< distinct images that occur with more than one class
+  std::size_t contradictions = 0;  ///< distinct images that occur with more than one class or mask
 };
 
 /// Compares images by SHA-256 of their pixels. One that occurs in several splits stays in the first

@@ -78,7 +78,8 @@ class Dealer {
           "and were left out",
           duplicates.dropped, duplicates.distinct);
     if (duplicates.contradictions > 0)
-      note("{} images occur with more than one class", duplicates.contradictions);
+      note("{} images occur with more than one {}", duplicates.contradictions,
+           source_.images.segmentation ? "label map" : "class");
     std::array<Index, 4> pools;
     for (std::size_t i = 0; i < source_.images.size(); ++i)
       if (duplicates.keep[i]) pools[std::size_t(source_.splits[i])].push_back(i);

@@ -21,7 +21,7 @@ Result<training::Network> load_torchscript(const std::filesystem::path& path, co
     const auto side = std::int64_t(task.image_size);
     const std::vector<std::int64_t> wanted = segmentation ? std::vector<std::int64_t>{1, task.classes, side, side} : std::vector<std::int64_t>{1, task.classes};
     if (probe.sizes() != wanted)
-      return fail(Code::kInvalid, "{}: gives logits {} where {} are wanted", path.string(), c10::str(probe.sizes()), c10::str(wanted));
+      return fail(Code::kInvalid, "{}: gives logits {} where {} are wanted", path.string(), c10::str(probe.sizes()), c10::str(at::IntArrayRef(wanted)));
     return run;
   } catch (const std::exception& e) {
     const std::string text = e.what();

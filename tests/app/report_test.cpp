@@ -270,18 +270,21 @@ Json segmented(Json json) {
 }
 
 TEST_F(ReportTest, OfASegmentationShowsDiceAndNoAuc) {
-  const auto json = segmented(summary({site("north", 0.08, "federation helped"), site("south", 0.01, "no difference")}));
+  const auto json =
+      segmented(summary({site("north", 0.08, "federation helped"), site("south", 0.01, "no difference")}));
   write_run(json);
   auto line = round_line(1, {"north", "south"}, kNobody);
   line["validation"] = {{"auc", nullptr}};
   put(line["validation"], "dice", 0.66);
   write("rounds.jsonl", line.dump() + "\n");
   const auto text = page();
-  for (const char* part : {"reaches a Dice of <b>0.830</b>", "its teacher 0.870", "Local Dice", "Global Dice", "Personalised Dice", "0.710",
-                           "IoU", "HD95 (pixels)", "7.250", "twice the common area", "Chosen federated model minus local model: Dice",
+  for (const char* part : {"reaches a Dice of <b>0.830</b>", "its teacher 0.870", "Local Dice", "Global Dice",
+                           "Personalised Dice", "0.710", "IoU", "HD95 (pixels)", "7.250", "twice the common area",
+                           "Chosen federated model minus local model: Dice",
                            "Dice on the consortium’s validation images", "Classes: background, object"})
     EXPECT_TRUE(has(text, part)) << part;
-  for (const char* part : {"AUC", "Accuracy", "Sensitivity", "ECE", "cannot tell", "– :"}) EXPECT_FALSE(has(text, part)) << part;
+  for (const char* part : {"AUC", "Accuracy", "Sensitivity", "ECE", "cannot tell", "– :"})
+    EXPECT_FALSE(has(text, part)) << part;
   EXPECT_EQ(first_unbalanced(text), "");
   auto spoiled = json;
   put(spoiled["distilled"], "dice", 0.9);  // above the federated student's interval

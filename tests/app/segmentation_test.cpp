@@ -22,8 +22,8 @@ data:
   partition: {method: site, minimum: 4, consortium: 0.3}
 teacher: {training: {epochs: 0}}
 student:
-  model: {name: unext, variant: small, stem: small}
-  training: {optimizer: adamw, epochs: 8, batch: 4, learning_rate: 0.005}
+  model: {name: unext, width: 1, variant: small, stem: small}
+  training: {optimizer: adamw, epochs: 20, batch: 4, learning_rate: 0.005}
 federation: {rounds: 1}
 training: {optimizer: adamw, epochs: 1, batch: 4, learning_rate: 0.001}
 personalise_epochs: 1
@@ -44,7 +44,8 @@ class SegmentationProgram : public testing::Test {
     test::write_masked_folder(folder("exact"), 4, 32);
     test::write_masked_folder(folder("small"), 4, 20);
     ASSERT_TRUE(write_file(*dir_ / "c.yaml", std::string(kJob)));
-    const auto done = run({"distill", (*dir_ / "c.yaml").string(), "--set", "data.path=" + folder("large"), "--out", folder("student")});
+    const auto done = run(
+        {"distill", (*dir_ / "c.yaml").string(), "--set", "data.path=" + folder("large"), "--out", folder("student")});
     ASSERT_EQ(done.code, 0) << done.output;
   }
   static void TearDownTestSuite() {
@@ -118,9 +119,9 @@ TEST_F(SegmentationProgram, EvaluateRefusesWhatDoesNotFitInOneLine) {
 }
 
 TEST_F(SegmentationProgram, AModelThatClassifiesIsRefusedOnMasksTiledOrNot) {
-  const auto made = run({"distill", (*dir_ / "c.yaml").string(), "--set", "data.kind=phantom", "--set", "data.phantom.images=240",
-                         "--set", "student.model={name: shufflenet_v2, width: 0.5, stem: small}", "--set", "student.training.epochs=1",
-                         "--out", folder("classifier")});
+  const auto made = run({"distill", (*dir_ / "c.yaml").string(), "--set", "data.kind=phantom", "--set",
+                         "data.phantom.images=240", "--set", "student.model={name: shufflenet_v2, width: 0.5, stem: small}",
+                         "--set", "student.training.epochs=1", "--out", folder("classifier")});
   ASSERT_EQ(made.code, 0) << made.output;
   const auto model = (*dir_ / "classifier" / "student.safetensors").string();
   for (const std::string flag : {"--json", "--tiled"}) {

@@ -202,6 +202,22 @@ TEST_F(Masks, StayWithTheirImagesWhenDealtToSites) {
   EXPECT_EQ(images + consortium.train.size() + consortium.validation.size(), 36u);
 }
 
+TEST_F(Masks, ThatContradictEachOtherOnEqualImagesAreNoted) {
+  std::string csv = "id,site\n";
+  for (int i = 0; i < 24; ++i) {
+    put_pair(std::to_string(i), plain(i < 4 ? 0 : i), plain(i == 1 ? 1 : 0));
+    csv += std::to_string(i) + (i % 2 ? ",north\n" : ",south\n");
+  }
+  put("images.csv", csv);
+  PartitionOptions partition;
+  partition.minimum = 2;
+  const auto federation = federate(good(), partition, 1);
+  ASSERT_TRUE(federation) << federation.error().message;
+  EXPECT_EQ(federation->report.duplicates, 3u);
+  EXPECT_THAT(federation->report.notes,
+              testing::Contains("1 images occur with more than one label map"));
+}
+
 TEST_F(Masks, AreResampledWithoutNewClassesAndInStepWithTheirImages) {
   options_.masks = "class";
   options_.image_size = 16;

@@ -280,7 +280,7 @@ TEST_F(TeacherFileTest, TorchScriptGivesItsOwnLogits) {
 
 TEST_F(TeacherFileTest, TorchScriptForAnotherTaskIsRefused) {
   EXPECT_THAT(why(Teacher::load(script("a.pt", 3), two, "cpu")),
-              HasSubstr("gives [1, 3] where logits of 2 classes are wanted"));
+              HasSubstr("gives logits [1, 3] where [1, 2] are wanted"));
   EXPECT_THAT(why(Teacher::load(script("b.pt", 2), {2, 1, 32}, "cpu")),
               HasSubstr("b.pt: not a usable TorchScript file"));
 }

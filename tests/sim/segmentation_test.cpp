@@ -20,7 +20,7 @@ data:
   partition: {method: site, minimum: 4, consortium: 0.2}
 teacher: {training: {epochs: 0}}
 student:
-  model: {name: unext, variant: small, stem: small}
+  model: {name: unext, width: 1, variant: small, stem: small}
   training: {optimizer: adamw, epochs: 2, batch: 4, learning_rate: 0.005}
 federation: {rounds: 2, quorum: 3}
 training: {optimizer: adamw, epochs: 1, batch: 4, learning_rate: 0.003, augment: {shift: 2, rotate: 90, flip: true}}
@@ -48,8 +48,8 @@ class Segmentation : public testing::Test {
   }
   Json summary_of(const std::vector<std::string>& overrides) {
     auto summary = run(overrides, dir_.path());
-    EXPECT_TRUE(summary) << summary.error().message;
-    return summary ? *summary : Json::object();
+    if (!summary) throw std::runtime_error(summary.error().message);
+    return *summary;
   }
 
   static inline test::TempDir* files_ = nullptr;
@@ -76,7 +76,8 @@ TEST_F(Segmentation, IsRecordedByDiceOfEveryModelAndSite) {
     expect_share(summary[part], "dice");
     expect_share(summary[part], "iou");
     EXPECT_LE(summary[part]["iou"].get<double>(), summary[part]["dice"].get<double>()) << part;
-    for (const auto* name : {"auc", "accuracy", "sensitivity", "specificity", "ece"}) EXPECT_TRUE(summary[part][name].is_null()) << name;
+    for (const auto* name : {"auc", "accuracy", "sensitivity", "specificity", "ece"})
+      EXPECT_TRUE(summary[part][name].is_null()) << name;
   }
   EXPECT_TRUE(summary["teacher"]["auc"].is_null());
   EXPECT_FALSE(summary["teacher"].contains("dice")) << "there was none";
@@ -106,7 +107,7 @@ TEST_F(Segmentation, IsRecordedByDiceOfEveryModelAndSite) {
 
 TEST_F(Segmentation, LearnsToFindTheDiscs) {
   const auto summary = summary_of({"student.training.epochs=12", "federation.rounds=3", "training.epochs=3"});
-  // Calling every pixel an object has about 0.3 here.
+  // Calling every pixel an object has 0.25 here; 0.94 is what this seed reaches.
   EXPECT_GT(summary["test"]["dice"].get<double>(), 0.75);
 }
 
@@ -119,7 +120,7 @@ TEST_F(Segmentation, DoesNotDependOnTheNumberOfThreads) {
 
 TEST_F(Segmentation, ATeacherOfAnotherArchitectureGuidesTheStudent) {
   const std::vector<std::string> teacher{"teacher.training={optimizer: adamw, epochs: 1, batch: 4}",
-                                         "teacher.model={name: ultralight_vm_unet, stem: small}"};
+                                         "teacher.model={name: ultralight_vm_unet, width: 1, stem: small}"};
   const auto with = summary_of(teacher);
   expect_share(with["teacher"], "dice");
   EXPECT_GT(with["teacher"]["parameters"], 0);
@@ -127,11 +128,14 @@ TEST_F(Segmentation, ATeacherOfAnotherArchitectureGuidesTheStudent) {
 }
 
 TEST_F(Segmentation, ByANetworkThatClassifiesIsRefusedBeforeAnythingIsTrained) {
-  const std::string message = "shufflenet_v2 is for classification, the data are for segmentation; `preceptor models --task segmentation`";
+  const std::string message =
+      "shufflenet_v2 is for classification, the data are for segmentation; `preceptor models --task segmentation`";
   // Trained, these teachers would take hours.
-  const std::vector<std::string> wrong_student{"student.model={name: shufflenet_v2, stem: small}", "teacher.training.epochs=100000",
-                                               "teacher.model={name: ultralight_vm_unet, stem: small}"};
-  const std::vector<std::string> wrong_teacher{"teacher.model={name: shufflenet_v2, stem: small}", "teacher.training.epochs=100000"};
+  const std::vector<std::string> wrong_student{"student.model={name: shufflenet_v2, stem: small}",
+                                               "teacher.model={name: ultralight_vm_unet, width: 1, stem: small}",
+                                               "teacher.training.epochs=100000"};
+  const std::vector<std::string> wrong_teacher{"teacher.model={name: shufflenet_v2, stem: small}",
+                                               "teacher.training.epochs=100000"};
   for (const auto& overrides : {wrong_student, wrong_teacher}) {
     const auto refused = run(overrides, dir_.path());
     ASSERT_FALSE(refused);

@@ -30,7 +30,8 @@ inline data::Dataset blocks(std::size_t images, int size = 16, int classes = 2, 
     const auto side = std::uint64_t(size);
     for (auto left = 1 + random.below(3); left > 0; --left) {
       const auto top = random.below(side - 3), from = random.below(side - 3);
-      const auto bottom = std::min(side, top + 3 + random.below(side / 2)), to = std::min(side, from + 3 + random.below(side / 2));
+      const auto bottom = std::min(side, top + 3 + random.below(side / 2));
+      const auto to = std::min(side, from + 3 + random.below(side / 2));
       for (auto y = top; y < bottom; ++y)
         for (auto x = from; x < to; ++x) mask[y * side + x] = std::uint8_t(1 + (classes == 3 ? left % 2 : 0));
     }

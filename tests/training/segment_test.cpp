@@ -89,7 +89,8 @@ TEST(Segment, AnImageSmallerThanATileHasItsEdgeRepeated) {
 
 TEST(Segment, TilesAreBlendedSmoothlyAndEachRulesAtItsCentre) {
   int call = 0;  // the first tile says 0, the second 1
-  const auto logits = segment([&](const at::Tensor& images) { return torch::full_like(images, float(call++)); }, torch::zeros({1, 16, 24}), 16);
+  const auto network = [&](const at::Tensor& images) { return torch::full_like(images, float(call++)); };
+  const auto logits = segment(network, torch::zeros({1, 16, 24}), 16);
   ASSERT_EQ(call, 2);
   const auto row = logits[0][5];
   EXPECT_EQ(row.narrow(0, 0, 8).abs().max().item<float>(), 0) << "only the first tile is there";

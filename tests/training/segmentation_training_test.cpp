@@ -33,7 +33,8 @@ double by_hand(const at::Tensor& logits, const data::Dataset& set, const std::ve
   double sum = 0, all = 0;
   for (std::size_t i = 0; i < 2; ++i)
     for (std::size_t p = 0; p < 4; ++p) {
-      const auto at = [&](std::size_t c) { return logits[std::int64_t(i)][std::int64_t(c)][std::int64_t(p / 2)][std::int64_t(p % 2)].item<double>(); };
+      const auto pixels = logits[std::int64_t(i)].flatten(1);
+      const auto at = [&](std::size_t c) { return pixels[std::int64_t(c)][std::int64_t(p)].item<double>(); };
       const std::size_t truth = set.mask(i)[p];
       double total = 0;
       for (std::size_t c = 0; c < classes; ++c) total += std::exp(at(c));
@@ -64,9 +65,10 @@ TEST(DiceCrossEntropy, IsThatOfItsDefinition) {
   EXPECT_NEAR(loss_of(*make_dice_cross_entropy({}, set), set, logits), by_hand(logits, set, {1, 1, 1}), 1e-5);
   TrainingOptions balanced;
   balanced.class_weights = "balanced";  // of 8 pixels, 5 are background, 2 of a, 1 of b
-  EXPECT_NEAR(loss_of(*make_dice_cross_entropy(balanced, set), set, logits), by_hand(logits, set, {8 / 15.0, 8 / 6.0, 8 / 3.0}), 1e-5);
-  const auto in_memory_as_networks_give_it = logits.contiguous(at::MemoryFormat::ChannelsLast);
-  EXPECT_NEAR(loss_of(*make_dice_cross_entropy({}, set), set, in_memory_as_networks_give_it), by_hand(logits, set, {1, 1, 1}), 1e-5);
+  const auto weighted = by_hand(logits, set, {8 / 15.0, 8 / 6.0, 8 / 3.0});
+  EXPECT_NEAR(loss_of(*make_dice_cross_entropy(balanced, set), set, logits), weighted, 1e-5);
+  const auto as_networks_give_it = logits.contiguous(at::MemoryFormat::ChannelsLast);
+  EXPECT_NEAR(loss_of(*make_dice_cross_entropy(balanced, set), set, as_networks_give_it), weighted, 1e-5);
 }
 
 TEST(DiceCrossEntropy, IsNearZeroWhereAllIsRightEvenWithoutForeground) {
@@ -83,12 +85,15 @@ TEST(Supervised, IsWhatTheDataAskFor) {
   const auto set = blocks(4);
   const auto batch = make_batch(set, Index{0, 1, 2});
   const auto logits = torch::cat({-batch.images, batch.images}, 1);
-  EXPECT_EQ(make_supervised({}, set)->loss(batch, logits).item<double>(), make_dice_cross_entropy({}, set)->loss(batch, logits).item<double>());
+  const auto loss = [](Objective& objective, const Batch& of, const at::Tensor& told) {
+    return objective.loss(of, told).item<double>();
+  };
+  EXPECT_EQ(loss(*make_supervised({}, set), batch, logits), loss(*make_dice_cross_entropy({}, set), batch, logits));
   const auto plain = test::noise(4);
   const auto rows = make_batch(plain, Index{0, 1, 2});
   torch::manual_seed(1);
-  const auto told = torch::randn({3, 2});
-  EXPECT_EQ(make_supervised({}, plain)->loss(rows, told).item<double>(), make_cross_entropy({}, plain)->loss(rows, told).item<double>());
+  const auto scores = torch::randn({3, 2});
+  EXPECT_EQ(loss(*make_supervised({}, plain), rows, scores), loss(*make_cross_entropy({}, plain), rows, scores));
 }
 
 TEST(CheckTask, RefusesANetworkForTheOtherTaskAndNamesBoth) {
@@ -99,7 +104,8 @@ TEST(CheckTask, RefusesANetworkForTheOtherTaskAndNamesBoth) {
   ASSERT_FALSE(classifier);
   EXPECT_EQ(classifier.error().code, Code::kInvalid);
   EXPECT_EQ(classifier.error().message,
-            "shufflenet_v2 is for classification, the data are for segmentation; `preceptor models --task segmentation` lists what fits");
+            "shufflenet_v2 is for classification, the data are for segmentation; `preceptor models --task segmentation` lists "
+            "what fits");
   const auto segmenter = check_task({"unext"}, images);
   ASSERT_FALSE(segmenter);
   EXPECT_THAT(segmenter.error().message, HasSubstr("unext is for segmentation, the data are for classification"));
@@ -117,7 +123,8 @@ TEST(SegmentationTraining, LearnsWhereTheBrightPixelsAre) {
     options.augment = {.shift = 2, .rotate = 20, .flip = true};
     const auto objective = make_supervised(options, set);
     std::vector<double> losses;
-    const auto done = train(model, set, options, *objective, 1, {}, [&](int, double loss) { return losses.push_back(loss), true; });
+    const auto note = [&](int, double loss) { return losses.push_back(loss), true; };
+    const auto done = train(model, set, options, *objective, 1, {}, note);
     EXPECT_TRUE(done) << done.error().message;
     EXPECT_LT(losses.back(), 0.5 * losses.front());
     EXPECT_GT(headline(outcome_of(model, unseen)), 0.95);
