@@ -6,7 +6,7 @@
 namespace preceptor::distill {
 namespace {
 
-constexpr std::size_t kMost = std::size_t{1} << 30;  ///< bytes of logits that are kept
+constexpr std::size_t kMost = 512 << 20;  ///< bytes of logits that are kept
 
 Result<training::Network> load_torchscript(const std::filesystem::path& path, const models::TaskOptions& task, bool segmentation,
                                            const std::string& device) {

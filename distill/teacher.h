@@ -30,7 +30,7 @@ class Teacher {
 };
 
 /// A teacher's logits on a data set, computed once a view and kept ([N, classes] or [N, classes, S, S] float32 each);
-/// views beyond 1 GiB in all are not kept but computed batch by batch.
+/// views beyond 512 MiB in all are not kept but computed batch by batch.
 class LogitCache {
  public:
   LogitCache(Teacher teacher, const data::Dataset& dataset, const training::AugmentOptions& augment, std::uint64_t seed)
