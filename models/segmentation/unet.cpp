@@ -13,13 +13,22 @@ class ConvNorm : public torch::nn::Module {
     norm_ = register_module("norm", torch::nn::InstanceNorm2d(torch::nn::InstanceNorm2dOptions(out).affine(true)));
   }
   torch::Tensor forward(torch::Tensor x) {
-    x = conv_(x);
-    // The same as instance_norm, which would copy to NCHW and refuse a single pixel.
-    x = torch::group_norm(x, x.size(1), norm_->weight, norm_->bias, norm_->options.eps());
-    return torch::leaky_relu_(x, 0.01);
+    auto y = normalise(conv_(x));
+    return torch::leaky_relu_(y, 0.01);
   }
 
  private:
+  /// instance_norm, which would copy to NCHW and refuse a single pixel. Group norm is the same, but slow in channels_last;
+  /// batch norm of each sample by itself is not.
+  torch::Tensor normalise(const torch::Tensor& x) {
+    const auto &weight = norm_->weight, &bias = norm_->bias;
+    const double eps = norm_->options.eps();
+    if (x.is_contiguous()) return torch::group_norm(x, x.size(1), weight, bias, eps);
+    auto samples = x.split(1);
+    for (auto& sample : samples) sample = torch::batch_norm(sample, weight, bias, {}, {}, true, 0, eps, false);
+    return samples.size() == 1 ? samples[0] : torch::cat(samples);
+  }
+
   torch::nn::Conv2d conv_{nullptr};
   torch::nn::InstanceNorm2d norm_{nullptr};
 };

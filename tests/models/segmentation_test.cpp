@@ -145,7 +145,7 @@ TEST(Shift, IsPaddingRollingAndCuttingForwardsAndBackwards) {
 
 TEST(Padding, RepeatsEdgesAndCroppingUndoesIt) {
   for (const int channels : {1, 3}) {
-    const auto x = torch::randn({2, channels, 28, 45});
+    const auto x = torch::randn({2, channels, 28, 45}).contiguous(at::MemoryFormat::ChannelsLast);
     const auto padded = pad_to_multiple(x, 32);
     EXPECT_EQ(padded.sizes(), (at::IntArrayRef{2, channels, 32, 64}));
     EXPECT_EQ(padded.suggest_memory_format(), at::MemoryFormat::ChannelsLast);
