@@ -28,10 +28,11 @@ std::string_view best_core() {
 void arrange_cpu(char** argv) {
   const char* present = std::getenv("OPENBLAS_CORETYPE");
   const char* wanted = std::getenv("PRECEPTOR_CPU");
-  if (present && !wanted) return;  // somebody chose already
-  const std::string core(wanted ? std::string_view(wanted) : best_core());
-  if (core.empty() || core == "off" || (present && core == present)) return;  // the last: this is the second start
-  ::setenv("OPENBLAS_CORETYPE", core.c_str(), 1);
+  // Without PRECEPTOR_CPU, a core that is named already stays.
+  const std::string core(wanted ? std::string_view(wanted) : present ? "" : best_core());
+  const bool other_core = !core.empty() && core != "off" && !(present && core == present);
+  if (!other_core && std::getenv("OPENBLAS_NUM_THREADS")) return;  // as it should be: this is the second start
+  if (other_core) ::setenv("OPENBLAS_CORETYPE", core.c_str(), 1);
   // A site's LibTorch gets training.threads; BLAS's own pool would come on top.
   ::setenv("OPENBLAS_NUM_THREADS", "1", 0);
   ::execv("/proc/self/exe", argv);
