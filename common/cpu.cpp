@@ -30,7 +30,8 @@ void arrange_cpu(char** argv) {
   const char* wanted = std::getenv("PRECEPTOR_CPU");
   // Without PRECEPTOR_CPU, a core that is named already stays.
   const std::string core(wanted ? std::string_view(wanted) : present ? "" : best_core());
-  const bool other_core = !core.empty() && core != "off" && !(present && core == present);
+  if (core == "off") return;
+  const bool other_core = !core.empty() && !(present && core == present);
   if (!other_core && std::getenv("OPENBLAS_NUM_THREADS")) return;  // as it should be: this is the second start
   if (other_core) ::setenv("OPENBLAS_CORETYPE", core.c_str(), 1);
   // A site's LibTorch gets training.threads; BLAS's own pool would come on top.
