@@ -19,7 +19,8 @@ inline std::vector<transport::Message> one_message_of_each_kind() {
           Accepted{3, digest},
           Refused{3, "the update's norm is over the clip"},
           Finish{20, digest, 1 << 20},
-          SiteReport{100, 20, 30, estimate, estimate, estimate, estimate, estimate, estimate,
+          SiteReport{100, 20, 30, estimate, estimate, estimate, estimate, estimate, estimate, estimate, estimate,
+                     estimate,
                      "global", "auc", 0.0625, 0.03125, 0.125, 0.5, "federation helped"},
           Goodbye{"the job is over"}};
 }
