@@ -44,7 +44,7 @@ TEST(Messages, ComeBackAsTheyWere) {
 
 TEST(Messages, HaveTheLayoutOfDocsWire) {
   EXPECT_EQ(hex(encode_message(Fetch{Digest{std::byte{0xab}}, 0x0102, 0x10000})),
-            "010004ab" + std::string(62, '0') + "0201000000000000" + "00000100");
+            "020004ab" + std::string(62, '0') + "0201000000000000" + "00000100");
 }
 
 TEST(Messages, ShortOrLongByOneByteAreRefused) {
