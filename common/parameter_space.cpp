@@ -19,6 +19,8 @@ std::string_view role_name(Role role) {
       return "norm-mean";
     case Role::kNormVariance:
       return "norm-variance";
+    case Role::kFrozen:
+      return "frozen";
   }
   return "?";
 }
@@ -36,7 +38,7 @@ void ParameterSpace::add(std::string name, std::vector<std::int64_t> shape, Role
 std::size_t ParameterSpace::trainable() const {
   std::size_t count = 0;
   for (const auto& piece : pieces_)
-    if (!is_statistic(piece.role)) count += piece.size;
+    if (!is_statistic(piece.role) && !is_frozen(piece.role)) count += piece.size;
   return count;
 }
 

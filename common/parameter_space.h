@@ -13,9 +13,11 @@
 namespace preceptor {
 
 /// What a piece of the model is for; selections (shared, frozen, lossless) are made by role.
-enum class Role : std::uint8_t { kWeight, kBias, kNormScale, kNormBias, kNormMean, kNormVariance };
+enum class Role : std::uint8_t { kWeight, kBias, kNormScale, kNormBias, kNormMean, kNormVariance, kFrozen };
 /// Running means and variances of normalisation: measured, not trained by gradient.
 inline bool is_statistic(Role role) { return role == Role::kNormMean || role == Role::kNormVariance; }
+/// Parameters that neither train nor travel: what LoRA stands beside.
+inline bool is_frozen(Role role) { return role == Role::kFrozen; }
 std::string_view role_name(Role role);
 
 /// One named tensor inside the flat buffer.
@@ -34,7 +36,7 @@ class ParameterSpace {
   void add(std::string name, std::vector<std::int64_t> shape, Role role);
   const std::vector<Piece>& pieces() const { return pieces_; }
   std::size_t size() const { return size_; }  ///< floats in the buffer
-  /// Floats that training changes by gradient, i.e. all but normalisation statistics.
+  /// Floats that training changes by gradient, i.e. all but normalisation statistics and what is frozen.
   std::size_t trainable() const;
   /// SHA-256 over names, shapes and roles: two models may exchange updates iff it is equal.
   Digest architecture_hash() const;

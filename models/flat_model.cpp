@@ -15,11 +15,12 @@ struct Slot {
   bool trained;
 };
 
-Role role_of(const torch::nn::Module& module, const std::string& name, bool buffer) {
+Role role_of(const torch::nn::Module& module, const std::string& name, const at::Tensor& tensor, bool buffer) {
   const bool norm = module.as<torch::nn::BatchNorm1d>() || module.as<torch::nn::BatchNorm2d>() ||
                     module.as<torch::nn::LayerNorm>() || module.as<torch::nn::GroupNorm>() ||
                     module.as<torch::nn::InstanceNorm2d>();
   if (buffer) return name == "running_var" ? Role::kNormVariance : Role::kNormMean;
+  if (!tensor.requires_grad()) return Role::kFrozen;
   if (name == "bias") return norm ? Role::kNormBias : Role::kBias;
   if (norm) return Role::kNormScale;
   // Matrices and kernels decay; a state space's rates, mixes, tokens, positions and layer scales do not.
@@ -39,8 +40,8 @@ Result<FlatModel> FlatModel::create(const ModelSpec& spec, const std::string& de
     const auto add = [&](const auto& entry, bool buffer) {
       if (!entry.value().defined() || !entry.value().is_floating_point()) return;  // counters are not parameters
       const auto name = item.key().empty() ? entry.key() : item.key() + "." + entry.key();
-      model.space_.add(name, entry.value().sizes().vec(), role_of(*item.value(), entry.key(), buffer));
-      slots.push_back({entry.value(), !buffer});
+      model.space_.add(name, entry.value().sizes().vec(), role_of(*item.value(), entry.key(), entry.value(), buffer));
+      slots.push_back({entry.value(), !buffer && entry.value().requires_grad()});
     };
     for (const auto& entry : item.value()->named_parameters(/*recurse=*/false)) add(entry, false);
     for (const auto& entry : item.value()->named_buffers(/*recurse=*/false)) add(entry, true);
@@ -63,6 +64,7 @@ Result<FlatModel> FlatModel::create(const ModelSpec& spec, const std::string& de
 }
 
 void FlatModel::initialise(RandomStream random) {
+  TORCH_CHECK(spec_.structure.empty(), "a compressed network has values already");
   std::vector<float> values(space_.size());
   for (const auto& piece : space_.pieces()) {
     const std::span<float> target(values.data() + piece.offset, piece.size);

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "models/adaptable.h"
+
 namespace preceptor::models {
 
 /// torch::nn::Sequential whose forward is no template, so that one may stand inside another.
@@ -13,8 +15,8 @@ class ChainImpl : public torch::nn::SequentialImpl {
 };
 TORCH_MODULE(Chain);
 
-inline torch::nn::Conv2d conv(int in, int out, int kernel, int stride = 1, int groups = 1) {
-  return torch::nn::Conv2d(
+inline Conv2d conv(int in, int out, int kernel, int stride = 1, int groups = 1) {
+  return Conv2d(
       torch::nn::Conv2dOptions(in, out, kernel).stride(stride).padding(kernel / 2).groups(groups).bias(false));
 }
 /// Every `stride`-th pixel of either direction, for a 1×1 convolution to follow: with a stride of its own and few channels

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "models/structure.h"
+
 namespace preceptor::models {
 namespace {
 
@@ -57,7 +59,9 @@ Result<std::shared_ptr<Model>> build(const ModelSpec& spec) {
     return fail(Code::kInvalid, "{} has no variants, so not '{}'", spec.model.name, spec.model.variant);
   if (spec.model.width > kMaxWidth)  // before gigabytes are taken for what a peer's plan asks
     return fail(Code::kInvalid, "{}: widths go up to {}, not {}", spec.model.name, kMaxWidth, spec.model.width);
-  return architecture->build(spec);
+  auto network = TRY(architecture->build(spec));
+  TRY(apply(spec.structure, *network));
+  return network;
 }
 
 std::int64_t count_macs(Model& model, const TaskOptions& task) {

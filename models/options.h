@@ -34,14 +34,35 @@ struct TaskOptions {
   }
 };
 
+/// How a network differs from its architecture as registered: what compression made of it, as data. Applied in this
+/// order; layers and parameters are named as they are then called. All empty: nothing was done.
+struct StructureOptions {
+  bool fused = false;                           ///< Model::fuse was called: branches are one convolution each
+  std::map<std::string, std::string> low_rank;  ///< layer → rank, or of a k×k convolution "rank out, rank in"
+  std::map<std::string, std::string> shapes;    ///< parameter → shape, "32, 64, 3, 3"; no side longer than before
+  std::map<std::string, std::string> lora;      ///< layer → rank; all that is not lora_up or the head is frozen
+  std::map<std::string, std::string> int8;      ///< layer → "observed" or "learned" (Rounding)
+  bool empty() const { return !fused && low_rank.empty() && shapes.empty() && lora.empty() && int8.empty(); }
+  template <class V>
+  void visit(V& v) {
+    v("fused", fused);
+    v("low_rank", low_rank);
+    v("shapes", shapes);
+    v("lora", lora);
+    v("int8", int8);
+  }
+};
+
 /// A network ready to be built. The metadata of a model file holds exactly this.
 struct ModelSpec {
   ModelOptions model;
   TaskOptions task;
+  StructureOptions structure = {};
   template <class V>
   void visit(V& v) {
     v("model", model);
     v("task", task);
+    v("structure", structure);
   }
 };
 

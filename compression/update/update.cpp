@@ -17,7 +17,7 @@ UpdateCodec::Section UpdateCodec::make_section(Pipeline pipeline, const Paramete
                                                bool statistics) {
   Section section{std::move(pipeline), {}, 0};
   for (const auto& piece : space.pieces()) {
-    if (is_statistic(piece.role) != statistics) continue;
+    if (is_frozen(piece.role) || is_statistic(piece.role) != statistics) continue;
     section.pieces.push_back(piece);
     section.size += piece.size;
   }

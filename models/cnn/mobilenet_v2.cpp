@@ -53,7 +53,7 @@ class MobileNetV2 : public Model {
     features->push_back(conv_bn_relu6(in, last, 1));
     features_ = register_module("features", features);
     // torchvision's index: classifier.0 is the dropout that is left out here.
-    classifier_ = register_module("classifier", Chain(torch::nn::Identity(), torch::nn::Linear(last, spec.task.classes)));
+    classifier_ = register_module("classifier", Chain(torch::nn::Identity(), Linear(last, spec.task.classes)));
   }
   torch::Tensor forward(torch::Tensor x) override { return classifier_->forward(global_pool(features_->forward(x))); }
 

@@ -78,8 +78,8 @@ class MobileNetV3Small : public Model {
     features_ = register_module("features", features);
     const int last = scaled(1024);
     // torchvision's indices: 1 is the activation, 2 the dropout that is left out here.
-    classifier_ = register_module("classifier", Chain(torch::nn::Linear(6 * in, last), hard_swish(), torch::nn::Identity(),
-                                                      torch::nn::Linear(last, spec.task.classes)));
+    classifier_ = register_module("classifier", Chain(Linear(6 * in, last), hard_swish(), torch::nn::Identity(),
+                                                      Linear(last, spec.task.classes)));
   }
   torch::Tensor forward(torch::Tensor x) override { return classifier_->forward(global_pool(features_->forward(x))); }
 

@@ -30,6 +30,7 @@ class Block : public Fusible {
     if (identity_) sum += identity_(x);
     return sum.relu_();
   }
+  bool fused() const override { return bool(fused_); }
   void fuse() override {
     if (fused_) return;
     const auto like = branches_[0]->conv_layer();
@@ -49,7 +50,7 @@ class Block : public Fusible {
   std::vector<ConvNorm> branches_;
   ConvNorm scale_{nullptr};
   torch::nn::BatchNorm2d identity_{nullptr};
-  torch::nn::Conv2d fused_{nullptr};
+  Conv2d fused_{nullptr};
 };
 
 struct Variant {
@@ -80,7 +81,7 @@ class MobileOne : public Model {
     }
     register_module("stages", stages_);
     const auto head = register_module("head", std::make_shared<torch::nn::Module>("head"));
-    fc_ = head->register_module("fc", torch::nn::Linear(in, spec.task.classes));
+    fc_ = head->register_module("fc", Linear(in, spec.task.classes));
   }
   torch::Tensor forward(torch::Tensor x) override { return fc_(global_pool(stages_->forward(stem_->forward(x)))); }
   void fuse() override { fuse_parts(*this); }
@@ -88,7 +89,7 @@ class MobileOne : public Model {
  private:
   std::shared_ptr<Block> stem_;
   Chain stages_;
-  torch::nn::Linear fc_{nullptr};
+  Linear fc_{nullptr};
 };
 
 /// The default is the smallest as it is trained: S0 needs four branches of everything.

@@ -9,13 +9,13 @@ struct Kernel {
   torch::Tensor weight, bias;
 };
 
-inline Kernel kernel_of(const torch::nn::Conv2d& conv) {
+inline Kernel kernel_of(const Conv2d& conv) {
   const auto weight = conv->weight.to(torch::kFloat64);
   return {weight, conv->bias.defined() ? conv->bias.to(torch::kFloat64) : weight.new_zeros({weight.size(0)})};
 }
 
 /// The kernel, shaped like that of `conv`, that hands its input on: one at the centre, for each channel's own.
-inline Kernel identity_kernel(const torch::nn::Conv2d& conv) {
+inline Kernel identity_kernel(const Conv2d& conv) {
   const auto weight = torch::zeros_like(conv->weight, torch::kFloat64);
   const auto out = weight.size(0), in = weight.size(1), centre = weight.size(2) / 2;
   const auto own = torch::arange(out, weight.options().dtype(torch::kInt64)).remainder(in).unsqueeze(1);
@@ -37,9 +37,9 @@ inline Kernel operator+(const Kernel& a, const Kernel& b) {
 }
 
 /// `like` (its stride, padding and groups) with this kernel.
-inline torch::nn::Conv2d convolution(const Kernel& kernel, const torch::nn::Conv2d& like) {
+inline Conv2d convolution(const Kernel& kernel, const Conv2d& like) {
   const auto& o = like->options;
-  torch::nn::Conv2d conv(torch::nn::Conv2dOptions(o.in_channels(), o.out_channels(), o.kernel_size())
+  Conv2d conv(torch::nn::Conv2dOptions(o.in_channels(), o.out_channels(), o.kernel_size())
                              .stride(o.stride()).padding(o.padding()).groups(o.groups()));
   conv->to(like->weight.device());
   conv->weight.copy_(kernel.weight);
@@ -52,6 +52,7 @@ inline torch::nn::Conv2d convolution(const Kernel& kernel, const torch::nn::Conv
 class Fusible : public torch::nn::Module {
  public:
   virtual void fuse() = 0;  ///< without gradients; a second call changes nothing
+  virtual bool fused() const = 0;
 };
 
 /// Model::fuse of a network made of Fusible parts. A part inside another may be fused after it left the network.
@@ -64,11 +65,11 @@ inline void fuse_parts(torch::nn::Module& network) {
 /// Convolution, then batch norm. Weights files differ in the convolution's name.
 class ConvNormImpl : public Fusible {
  public:
-  ConvNormImpl(const std::string& name, const torch::nn::Conv2d& layer) : name_(name), conv_(register_module(name, layer)) {
+  ConvNormImpl(const std::string& name, const Conv2d& layer) : name_(name), conv_(register_module(name, layer)) {
     norm_ = register_module("bn", norm(int(conv_->options.out_channels())));
   }
   torch::Tensor forward(const torch::Tensor& x) { return norm_ ? norm_(conv_(x)) : conv_(x); }
-  const torch::nn::Conv2d& conv_layer() const { return conv_; }
+  const Conv2d& conv_layer() const { return conv_; }
   const torch::nn::BatchNorm2d& norm_layer() const { return norm_; }  ///< empty after fuse()
   Kernel kernel() const { return norm_ ? fold(kernel_of(conv_), norm_) : kernel_of(conv_); }
   void fuse() override {
@@ -77,10 +78,11 @@ class ConvNormImpl : public Fusible {
     unregister_module("bn");
     norm_ = nullptr;
   }
+  bool fused() const override { return !norm_; }
 
  private:
   std::string name_;
-  torch::nn::Conv2d conv_;
+  Conv2d conv_;
   torch::nn::BatchNorm2d norm_{nullptr};
 };
 TORCH_MODULE(ConvNorm);

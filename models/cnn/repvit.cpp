@@ -15,10 +15,11 @@ class TokenMixer : public Fusible {
  public:
   explicit TokenMixer(int channels) {
     conv_ = register_module("conv", conv_norm(channels, channels, 3, 1, channels));
-    conv1_ = register_module("conv1", torch::nn::Conv2d(torch::nn::Conv2dOptions(channels, channels, 1).groups(channels)));
+    conv1_ = register_module("conv1", Conv2d(torch::nn::Conv2dOptions(channels, channels, 1).groups(channels)));
     norm_ = register_module("bn", norm(channels));
   }
   torch::Tensor forward(const torch::Tensor& x) { return fused_ ? fused_(x) : norm_(conv_(x) + conv1_(x) + x); }
+  bool fused() const override { return bool(fused_); }
   void fuse() override {
     if (fused_) return;
     const auto like = conv_->conv_layer();
@@ -33,7 +34,7 @@ class TokenMixer : public Fusible {
 
  private:
   ConvNorm conv_{nullptr};
-  torch::nn::Conv2d conv1_{nullptr}, fused_{nullptr};
+  Conv2d conv1_{nullptr}, fused_{nullptr};
   torch::nn::BatchNorm2d norm_{nullptr};
 };
 
@@ -105,7 +106,7 @@ class NormLinear : public torch::nn::Module {
  public:
   NormLinear(int channels, int classes) {
     norm_ = register_module("bn", torch::nn::BatchNorm1d(channels));
-    linear_ = register_module("l", torch::nn::Linear(channels, classes));
+    linear_ = register_module("l", Linear(channels, classes));
   }
   torch::Tensor forward(const torch::Tensor& x) { return linear_(norm_(x)); }
   /// Weight and bias of the linear layer that does the same in evaluation mode; float64.
@@ -118,7 +119,7 @@ class NormLinear : public torch::nn::Module {
 
  private:
   torch::nn::BatchNorm1d norm_{nullptr};
-  torch::nn::Linear linear_{nullptr};
+  Linear linear_{nullptr};
 };
 
 /// One classifier for the labels, one for a teacher; for inference their mean, which is linear as well.
@@ -133,10 +134,11 @@ class Head : public Fusible {
     const auto both = torch::stack({label_->forward(x), teacher_->forward(x)}, 1);
     return is_training() ? both : both.mean(1);
   }
+  bool fused() const override { return bool(fused_); }
   void fuse() override {
     if (fused_) return;
     const auto label = label_->kernel(), teacher = teacher_->kernel();
-    torch::nn::Linear linear(channels_, classes_);
+    Linear linear(channels_, classes_);
     linear->to(label.weight.device());
     linear->weight.copy_((label.weight + teacher.weight) / 2);
     linear->bias.copy_((label.bias + teacher.bias) / 2);
@@ -148,7 +150,7 @@ class Head : public Fusible {
  private:
   int channels_, classes_;
   std::shared_ptr<NormLinear> label_, teacher_;
-  torch::nn::Linear fused_{nullptr};
+  Linear fused_{nullptr};
 };
 
 /// RepViT-M0.9 (Wang 2023, arXiv:2307.09283); timm's names. The half stem leaves out the first stride, the small one both.

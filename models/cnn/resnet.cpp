@@ -23,7 +23,7 @@ class BasicBlock : public torch::nn::Module {
 
  private:
   int stride_;
-  torch::nn::Conv2d conv1_{nullptr}, conv2_{nullptr};
+  Conv2d conv1_{nullptr}, conv2_{nullptr};
   torch::nn::BatchNorm2d bn1_{nullptr}, bn2_{nullptr};
   Chain downsample_{nullptr};
 };
@@ -53,7 +53,7 @@ class Bottleneck : public torch::nn::Module {
 
  private:
   int stride_;
-  torch::nn::Conv2d conv1_{nullptr}, conv2_{nullptr}, conv3_{nullptr};
+  Conv2d conv1_{nullptr}, conv2_{nullptr}, conv3_{nullptr};
   torch::nn::BatchNorm2d bn1_{nullptr}, bn2_{nullptr}, bn3_{nullptr};
   Chain downsample_{nullptr};
 };
@@ -78,7 +78,7 @@ class ResNet : public Model {
       }
       layers_->push_back(register_module("layer" + std::to_string(++stage), layer));
     }
-    fc_ = register_module("fc", torch::nn::Linear(in, spec.task.classes));
+    fc_ = register_module("fc", Linear(in, spec.task.classes));
   }
   torch::Tensor forward(torch::Tensor x) override {
     x = bn1_(conv1_(x)).relu_();
@@ -88,10 +88,10 @@ class ResNet : public Model {
 
  private:
   bool pool_;
-  torch::nn::Conv2d conv1_{nullptr};
+  Conv2d conv1_{nullptr};
   torch::nn::BatchNorm2d bn1_{nullptr};
   Chain layers_;
-  torch::nn::Linear fc_{nullptr};
+  Linear fc_{nullptr};
 };
 
 std::string same(const std::string& ours) { return ours; }

@@ -49,7 +49,7 @@ class ShuffleNetV2 : public Model {
       stages_->push_back(register_module("stage" + std::to_string(s + 2), stage));
     }
     conv5_ = register_module("conv5", Chain(conv(in, channels[4], 1), norm(channels[4]), relu()));
-    fc_ = register_module("fc", torch::nn::Linear(channels[4], spec.task.classes));
+    fc_ = register_module("fc", Linear(channels[4], spec.task.classes));
   }
   torch::Tensor forward(torch::Tensor x) override {
     x = conv1_->forward(x);
@@ -60,7 +60,7 @@ class ShuffleNetV2 : public Model {
  private:
   bool pool_;
   Chain conv1_{nullptr}, stages_, conv5_{nullptr};
-  torch::nn::Linear fc_{nullptr};
+  Linear fc_{nullptr};
 };
 
 Result<std::shared_ptr<Model>> build_shufflenet(const ModelSpec& spec) {

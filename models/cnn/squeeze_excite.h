@@ -9,14 +9,14 @@ class SqueezeExciteImpl : public torch::nn::Module {
   using Gate = torch::Tensor (*)(const torch::Tensor&);
   SqueezeExciteImpl(int channels, Gate gate) : gate_(gate) {
     const int squeezed = make_divisible(channels / 4);
-    fc1_ = register_module("fc1", torch::nn::Conv2d(torch::nn::Conv2dOptions(channels, squeezed, 1)));
-    fc2_ = register_module("fc2", torch::nn::Conv2d(torch::nn::Conv2dOptions(squeezed, channels, 1)));
+    fc1_ = register_module("fc1", Conv2d(torch::nn::Conv2dOptions(channels, squeezed, 1)));
+    fc2_ = register_module("fc2", Conv2d(torch::nn::Conv2dOptions(squeezed, channels, 1)));
   }
   torch::Tensor forward(const torch::Tensor& x) { return x * gate_(fc2_(fc1_(x.mean({2, 3}, /*keepdim=*/true)).relu_())); }
 
  private:
   Gate gate_;
-  torch::nn::Conv2d fc1_{nullptr}, fc2_{nullptr};
+  Conv2d fc1_{nullptr}, fc2_{nullptr};
 };
 TORCH_MODULE(SqueezeExcite);
 

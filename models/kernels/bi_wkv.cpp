@@ -60,6 +60,7 @@ struct BiWkv : torch::autograd::Function<BiWkv> {
 }  // namespace
 
 at::Tensor bi_wkv(const at::Tensor& decay, const at::Tensor& first, const at::Tensor& k, const at::Tensor& v) {
+  if (tracing()) return call("preceptor::bi_wkv", {decay, first, k, v});
   TORCH_CHECK(k.dim() == 3 && k.numel() > 0 && v.sizes() == k.sizes(), "BiWKV: k and v must both be [B, T, C], not ",
               k.sizes(), " and ", v.sizes());
   TORCH_CHECK(decay.dim() == 1 && decay.size(0) == k.size(2) && first.sizes() == decay.sizes(), 

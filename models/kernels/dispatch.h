@@ -9,6 +9,10 @@ namespace preceptor::models::kernels {
 /// May the kernels take these? All float32 on the CPU, and no UseReference alive. Logs the instruction set the first time.
 bool serve(at::TensorList tensors);
 
+/// Is this thread's network being traced? Then a kernel is called by its operator's name, "preceptor::bi_wkv".
+bool tracing();
+at::Tensor call(const char* name, at::TensorList inputs);
+
 /// Does autograd ask for a derivative of one of these?
 bool wants_gradient(at::TensorList tensors);
 

@@ -95,6 +95,7 @@ struct SelectiveScan : torch::autograd::Function<SelectiveScan> {
 
 at::Tensor selective_scan(const at::Tensor& u, const at::Tensor& delta, const at::Tensor& a, const at::Tensor& b,
                           const at::Tensor& c, const at::Tensor& skip, const at::Tensor& delta_bias, const at::Tensor& order) {
+  if (tracing()) return call("preceptor::selective_scan", {u, delta, a, b, c, skip, delta_bias, order});
   check(u, delta, a, b, c, skip, delta_bias, order);
   if (!serve({u, delta, a, b, c, skip, delta_bias})) return selective_scan_reference(u, delta, a, b, c, skip, delta_bias, order);
   torch::Tensor packed;

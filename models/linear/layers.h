@@ -14,16 +14,16 @@ inline torch::Tensor to_images(const torch::Tensor& tokens) { return tokens.perm
 inline torch::nn::LayerNorm layer_norm(int width, double epsilon = 1e-5) {
   return torch::nn::LayerNorm(torch::nn::LayerNormOptions({width}).eps(epsilon));
 }
-inline torch::nn::Linear linear(int in, int out, bool bias = true) {
-  return torch::nn::Linear(torch::nn::LinearOptions(in, out).bias(bias));
+inline Linear linear(int in, int out, bool bias = true) {
+  return Linear(torch::nn::LinearOptions(in, out).bias(bias));
 }
 /// A convolution with a bias whose output has as many pixels a side as its input, over the stride.
-inline torch::nn::Conv2d token_conv(int in, int out, int kernel, int stride = 1, int groups = 1) {
-  return torch::nn::Conv2d(torch::nn::Conv2dOptions(in, out, kernel).stride(stride).padding(kernel / 2).groups(groups));
+inline Conv2d token_conv(int in, int out, int kernel, int stride = 1, int groups = 1) {
+  return Conv2d(torch::nn::Conv2dOptions(in, out, kernel).stride(stride).padding(kernel / 2).groups(groups));
 }
 /// One token a patch; what is left of an image at its right and lower edge belongs to none.
-inline torch::nn::Conv2d patch_conv(int in, int out, int patch) {
-  return torch::nn::Conv2d(torch::nn::Conv2dOptions(in, out, patch).stride(patch));
+inline Conv2d patch_conv(int in, int out, int patch) {
+  return Conv2d(torch::nn::Conv2dOptions(in, out, patch).stride(patch));
 }
 
 /// tensor[i] = value(i), i over its elements in row-major order. One by one in double, so that every machine gets the

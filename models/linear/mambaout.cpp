@@ -21,7 +21,7 @@ class Stem : public torch::nn::Module {
   }
 
  private:
-  torch::nn::Conv2d conv1_{nullptr}, conv2_{nullptr};
+  Conv2d conv1_{nullptr}, conv2_{nullptr};
   torch::nn::LayerNorm norm1_{nullptr}, norm2_{nullptr};
 };
 
@@ -34,7 +34,7 @@ class Downsample : public torch::nn::Module {
   torch::Tensor forward(const torch::Tensor& tokens) { return norm_(to_tokens(conv_(to_images(tokens)))); }
 
  private:
-  torch::nn::Conv2d conv_{nullptr};
+  Conv2d conv_{nullptr};
   torch::nn::LayerNorm norm_{nullptr};
 };
 
@@ -60,8 +60,8 @@ class GatedConv : public torch::nn::Module {
  private:
   std::int64_t width_, hidden_;
   torch::nn::LayerNorm norm_{nullptr};
-  torch::nn::Linear fc1_{nullptr}, fc2_{nullptr};
-  torch::nn::Conv2d conv_{nullptr};
+  Linear fc1_{nullptr}, fc2_{nullptr};
+  Conv2d conv_{nullptr};
 };
 
 class Stage : public torch::nn::Module {
@@ -93,7 +93,7 @@ class Head : public torch::nn::Module {
  private:
   torch::nn::LayerNorm norm_{nullptr};
   Chain pre_logits_{nullptr};
-  torch::nn::Linear fc_{nullptr};
+  Linear fc_{nullptr};
 };
 
 struct Size {
@@ -117,8 +117,8 @@ class MambaOut : public Model {
   torch::Tensor forward(torch::Tensor images) override { return head_->forward(stages_->forward(stem_->forward(images))); }
 
   void initialise(RandomStream& random) override {
-    draw_weights<torch::nn::Conv2d>(*this, random);
-    draw_weights<torch::nn::Linear>(*this, random);
+    draw_weights<Conv2d>(*this, random);
+    draw_weights<Linear>(*this, random);
   }
 
  private:

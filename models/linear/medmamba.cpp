@@ -53,8 +53,8 @@ class Ss2d : public torch::nn::Module {
  private:
   int inner_, rank_;
   torch::Tensor x_proj_, dt_projs_, dt_bias_, a_logs_, ds_;
-  torch::nn::Linear in_proj_{nullptr}, out_proj_{nullptr};
-  torch::nn::Conv2d conv2d_{nullptr};
+  Linear in_proj_{nullptr}, out_proj_{nullptr};
+  Conv2d conv2d_{nullptr};
   torch::nn::LayerNorm out_norm_{nullptr};
 };
 
@@ -91,7 +91,7 @@ class PatchEmbed : public torch::nn::Module {
   torch::Tensor forward(const torch::Tensor& images) { return norm_(to_tokens(proj_(images))); }
 
  private:
-  torch::nn::Conv2d proj_{nullptr};
+  Conv2d proj_{nullptr};
   torch::nn::LayerNorm norm_{nullptr};
 };
 
@@ -109,7 +109,7 @@ class PatchMerging : public torch::nn::Module {
   }
 
  private:
-  torch::nn::Linear reduction_{nullptr};
+  Linear reduction_{nullptr};
   torch::nn::LayerNorm norm_{nullptr};
 };
 
@@ -150,7 +150,7 @@ class MedMamba : public Model {
   }
 
   void initialise(RandomStream& random) override {
-    draw_weights<torch::nn::Linear>(*this, random);
+    draw_weights<Linear>(*this, random);
     for (const auto& module : modules(/*include_self=*/false))
       if (auto* scan = module->as<Ss2d>()) scan->initialise(random);
   }
@@ -158,7 +158,7 @@ class MedMamba : public Model {
  private:
   std::shared_ptr<PatchEmbed> patch_embed_;
   Chain layers_{nullptr};
-  torch::nn::Linear head_{nullptr};
+  Linear head_{nullptr};
 };
 
 Result<std::shared_ptr<Model>> build_medmamba(const ModelSpec& spec) {

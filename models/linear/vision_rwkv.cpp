@@ -60,7 +60,7 @@ class SpatialMix : public torch::nn::Module {
  private:
   Depth depth_;
   torch::Tensor decay_, first_, mix_k_, mix_v_, mix_r_;
-  torch::nn::Linear key_{nullptr}, value_{nullptr}, receptance_{nullptr}, output_{nullptr};
+  Linear key_{nullptr}, value_{nullptr}, receptance_{nullptr}, output_{nullptr};
 };
 
 /// A gated perceptron with squared ReLU, token by token.
@@ -86,7 +86,7 @@ class ChannelMix : public torch::nn::Module {
  private:
   Depth depth_;
   torch::Tensor mix_k_, mix_r_;
-  torch::nn::Linear key_{nullptr}, receptance_{nullptr}, value_{nullptr};
+  Linear key_{nullptr}, receptance_{nullptr}, value_{nullptr};
 };
 
 class Block : public torch::nn::Module {
@@ -120,7 +120,7 @@ class PatchEmbed : public torch::nn::Module {
   }
 
  private:
-  torch::nn::Conv2d projection_{nullptr};
+  Conv2d projection_{nullptr};
 };
 
 /// Vision-RWKV-T (Duan 2024, arXiv:2403.02308): a plain stack of blocks over the patches of an image, with attention
@@ -144,7 +144,7 @@ class VisionRwkv : public Model {
   void initialise(RandomStream& random) override {
     patch_embed_->initialise(random);
     pos_embed_.zero_();
-    draw_weights<torch::nn::Linear>(*this, random);
+    draw_weights<Linear>(*this, random);
     for (const auto& module : modules(/*include_self=*/false)) {
       if (auto* att = module->as<SpatialMix>()) att->initialise();
       if (auto* ffn = module->as<ChannelMix>()) ffn->initialise();
@@ -156,7 +156,7 @@ class VisionRwkv : public Model {
   std::shared_ptr<PatchEmbed> patch_embed_;
   Chain layers_{nullptr};
   torch::nn::LayerNorm ln1_{nullptr};
-  torch::nn::Linear head_{nullptr};
+  Linear head_{nullptr};
 };
 
 Result<std::shared_ptr<Model>> build_vision_rwkv(const ModelSpec& spec) {

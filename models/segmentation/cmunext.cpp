@@ -124,7 +124,7 @@ class CMUNeXt : public Model {
   std::array<std::shared_ptr<Block>, 5> encoder_;
   std::array<std::shared_ptr<UpConv>, 5> up_;      // from stage i to i − 1; none at 0
   std::array<std::shared_ptr<Fusion>, 5> fusion_;  // with stage i − 1
-  torch::nn::Conv2d head_{nullptr};
+  Conv2d head_{nullptr};
 };
 
 Result<std::shared_ptr<Model>> build_cmunext(const ModelSpec& spec) {

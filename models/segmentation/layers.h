@@ -7,8 +7,8 @@
 
 namespace preceptor::models {
 
-inline torch::nn::Conv2d biased_conv(int in, int out, int kernel, int stride = 1, int groups = 1) {
-  return torch::nn::Conv2d(torch::nn::Conv2dOptions(in, out, kernel).stride(stride).padding(kernel / 2).groups(groups));
+inline Conv2d biased_conv(int in, int out, int kernel, int stride = 1, int groups = 1) {
+  return Conv2d(torch::nn::Conv2dOptions(in, out, kernel).stride(stride).padding(kernel / 2).groups(groups));
 }
 
 inline torch::Tensor upsample2(const torch::Tensor& x) {
@@ -28,9 +28,9 @@ inline void draw(torch::Tensor& weight, double deviation, RandomStream& random) 
 /// First values where the common rule's fan-out, that of the whole layer, is far off: a grouped convolution has the
 /// fan-out of one group; a head with few classes would start with large logits. LibTorch's own deviation serves there;
 /// a much smaller one lets the many background pixels turn all weights behind a ReLU negative, so that no logit is > 0.
-inline void draw_grouped_and_head(torch::nn::Module& network, torch::nn::Conv2d& head, RandomStream& random) {
+inline void draw_grouped_and_head(torch::nn::Module& network, Conv2d& head, RandomStream& random) {
   for (auto& module : network.modules(/*include_self=*/false)) {
-    const auto* conv = module->as<torch::nn::Conv2d>();
+    const auto* conv = module->as<Conv2d>();
     if (!conv || conv->options.groups() == 1) continue;
     auto weight = conv->weight;
     draw(weight, std::sqrt(2.0 / double(weight.numel() / weight.size(1) / conv->options.groups())), random);

@@ -1,6 +1,8 @@
 #pragma once
 #include <torch/torch.h>
 
+#include "models/kernels/dispatch.h"
+
 namespace preceptor::models {
 
 /// Moves five groups of channels by −2, −1, 0, 1 and 2 tokens along one axis, zeros entering at the edge (UNeXt's
@@ -31,6 +33,20 @@ class Shift : public torch::autograd::Function<Shift> {
   }
 };
 
-inline torch::Tensor shift(const torch::Tensor& x, std::int64_t axis) { return Shift::apply(x, axis); }
+/// The same without writing in place, for a traced network.
+inline torch::Tensor pure_shift(const torch::Tensor& x, std::int64_t axis) {
+  auto groups = x.chunk(5, 3);
+  for (std::int64_t group = 0; group < 5; ++group) {
+    const auto by = group - 2;
+    auto& part = groups[std::size_t(group)];
+    if (std::abs(by) >= x.size(axis)) part = part * 0;
+    else part = torch::constant_pad_nd(part, axis == 1 ? std::vector<std::int64_t>{0, 0, 0, 0, by, -by} : std::vector<std::int64_t>{0, 0, by, -by});
+  }
+  return torch::cat(groups, 3);
+}
+
+inline torch::Tensor shift(const torch::Tensor& x, std::int64_t axis) {
+  return kernels::tracing() ? pure_shift(x, axis) : Shift::apply(x, axis);
+}
 
 }  // namespace preceptor::models

@@ -19,7 +19,7 @@ class Mamba : public torch::nn::Module {
     in_proj_ = register_module("in_proj", linear(width, 2 * inner_, false));
     conv1d_ = register_module("conv1d", torch::nn::Conv1d(torch::nn::Conv1dOptions(inner_, inner_, kTaps).groups(inner_)));
     x_proj_ = register_module("x_proj", linear(inner_, rank_ + 2 * kStates, false));
-    dt_proj_ = register_module("dt_proj", linear(rank_, inner_));
+    dt_proj_ = register_module("dt_proj", torch::nn::Linear(rank_, inner_));
     out_proj_ = register_module("out_proj", linear(inner_, width, false));
   }
 
@@ -48,7 +48,8 @@ class Mamba : public torch::nn::Module {
  private:
   int inner_, rank_;
   torch::Tensor a_log_, d_;
-  torch::nn::Linear in_proj_{nullptr}, x_proj_{nullptr}, dt_proj_{nullptr}, out_proj_{nullptr};
+  Linear in_proj_{nullptr}, x_proj_{nullptr}, out_proj_{nullptr};
+  torch::nn::Linear dt_proj_{nullptr};  // its weight is used by itself
   torch::nn::Conv1d conv1d_{nullptr};
 };
 
@@ -78,7 +79,7 @@ class PvmLayer : public torch::nn::Module {
   torch::Tensor skip_scale_;
   torch::nn::LayerNorm norm_{nullptr};
   std::shared_ptr<Mamba> mamba_;
-  torch::nn::Linear proj_{nullptr};
+  Linear proj_{nullptr};
 };
 
 constexpr std::array kWidths{8, 16, 24, 32, 48, 64};
@@ -104,7 +105,7 @@ class ChannelAttention : public torch::nn::Module {
 
  private:
   torch::nn::Conv1d get_all_att_{nullptr};
-  std::array<torch::nn::Linear, 5> att_{nullptr, nullptr, nullptr, nullptr, nullptr};
+  std::array<Linear, 5> att_{nullptr, nullptr, nullptr, nullptr, nullptr};
 };
 
 /// A weight for each pixel, from the mean and the maximum of its channels.
@@ -112,7 +113,7 @@ class SpatialAttention : public torch::nn::Module {
  public:
   SpatialAttention() {
     const auto options = torch::nn::Conv2dOptions(2, 1, 7).padding(9).dilation(3);
-    shared_conv2d_ = register_module("shared_conv2d", Chain(torch::nn::Conv2d(options)));
+    shared_conv2d_ = register_module("shared_conv2d", Chain(Conv2d(options)));
   }
   torch::Tensor forward(const torch::Tensor& x) {
     return shared_conv2d_->forward(torch::cat({x.mean(1, true), std::get<0>(x.max(1, true))}, 1)).sigmoid();
@@ -187,7 +188,7 @@ class UltraLightVmUnet : public Model {
   }
 
   void initialise(RandomStream& random) override {
-    draw_weights<torch::nn::Linear>(*this, random);
+    draw_weights<Linear>(*this, random);
     for (const auto& module : modules(/*include_self=*/false))
       if (auto* layer = module->as<PvmLayer>()) layer->initialise(random);
     scab_->initialise(random);
@@ -206,7 +207,7 @@ class UltraLightVmUnet : public Model {
   std::array<torch::nn::GroupNorm, 5> ebn_{nullptr, nullptr, nullptr, nullptr, nullptr};
   std::array<torch::nn::GroupNorm, 5> dbn_{nullptr, nullptr, nullptr, nullptr, nullptr};
   std::shared_ptr<Bridge> scab_;
-  torch::nn::Conv2d final_{nullptr};
+  Conv2d final_{nullptr};
 };
 
 Result<std::shared_ptr<Model>> build_ultralight(const ModelSpec& spec) {

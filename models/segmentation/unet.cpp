@@ -29,7 +29,7 @@ class ConvNorm : public torch::nn::Module {
     return samples.size() == 1 ? samples[0] : torch::cat(samples);
   }
 
-  torch::nn::Conv2d conv_{nullptr};
+  Conv2d conv_{nullptr};
   torch::nn::InstanceNorm2d norm_{nullptr};
 };
 
@@ -97,7 +97,7 @@ class UNet : public Model {
  private:
   int halvings_ = 0;
   torch::nn::ModuleList encoder_, decoder_, transpconvs_;  // the decoder's from the coarsest on
-  torch::nn::Conv2d head_{nullptr};
+  Conv2d head_{nullptr};
 };
 
 Result<std::shared_ptr<Model>> build_unet(const ModelSpec& spec) {

@@ -16,23 +16,23 @@ class DepthwiseConv : public torch::nn::Module {
   torch::Tensor forward(const torch::Tensor& tokens) { return to_tokens(dwconv_(to_images(tokens))); }
 
  private:
-  torch::nn::Conv2d dwconv_{nullptr};
+  Conv2d dwconv_{nullptr};
 };
 
 /// Shift along the height, linear, depthwise 3×3, GELU, shift along the width, linear.
 class ShiftedMlp : public torch::nn::Module {
  public:
   explicit ShiftedMlp(int width) {
-    fc1_ = register_module("fc1", torch::nn::Linear(width, width));
+    fc1_ = register_module("fc1", Linear(width, width));
     dwconv_ = register_module("dwconv", std::make_shared<DepthwiseConv>(width));
-    fc2_ = register_module("fc2", torch::nn::Linear(width, width));
+    fc2_ = register_module("fc2", Linear(width, width));
   }
   torch::Tensor forward(const torch::Tensor& tokens) {
     return fc2_(shift(torch::gelu(dwconv_->forward(fc1_(shift(tokens, 1)))), 2));
   }
 
  private:
-  torch::nn::Linear fc1_{nullptr}, fc2_{nullptr};
+  Linear fc1_{nullptr}, fc2_{nullptr};
   std::shared_ptr<DepthwiseConv> dwconv_;
 };
 
@@ -58,7 +58,7 @@ class PatchEmbed : public torch::nn::Module {
   torch::Tensor forward(const torch::Tensor& images) { return norm_(to_tokens(proj_(images))); }
 
  private:
-  torch::nn::Conv2d proj_{nullptr};
+  Conv2d proj_{nullptr};
   torch::nn::LayerNorm norm_{nullptr};
 };
 
@@ -114,7 +114,7 @@ class UNeXt : public Model {
   void initialise(RandomStream& random) override {
     draw_grouped_and_head(*this, final_, random);
     for (auto& module : modules(/*include_self=*/false))
-      if (auto* linear = module->as<torch::nn::Linear>()) draw(linear->weight, 0.02, random);
+      if (auto* linear = module->as<Linear>()) draw(linear->weight, 0.02, random);
   }
 
  private:
@@ -125,14 +125,14 @@ class UNeXt : public Model {
   }
 
   int left_out_;
-  std::array<torch::nn::Conv2d, 3> encoder_{nullptr, nullptr, nullptr};
+  std::array<Conv2d, 3> encoder_{nullptr, nullptr, nullptr};
   std::array<torch::nn::BatchNorm2d, 3> ebn_{nullptr, nullptr, nullptr};
   std::shared_ptr<PatchEmbed> patch_embed3_, patch_embed4_;
   Chain block1_{nullptr}, block2_{nullptr}, dblock1_{nullptr}, dblock2_{nullptr};
   torch::nn::LayerNorm norm3_{nullptr}, norm4_{nullptr}, dnorm3_{nullptr}, dnorm4_{nullptr};
-  std::array<torch::nn::Conv2d, 5> decoder_{nullptr, nullptr, nullptr, nullptr, nullptr};
+  std::array<Conv2d, 5> decoder_{nullptr, nullptr, nullptr, nullptr, nullptr};
   std::array<torch::nn::BatchNorm2d, 4> dbn_{nullptr, nullptr, nullptr, nullptr};
-  torch::nn::Conv2d final_{nullptr};
+  Conv2d final_{nullptr};
 };
 
 Result<std::shared_ptr<Model>> build_unext(const ModelSpec& spec) {

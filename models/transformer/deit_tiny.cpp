@@ -15,8 +15,8 @@ torch::nn::LayerNorm layer_norm() { return torch::nn::LayerNorm(torch::nn::Layer
 class Attention : public torch::nn::Module {
  public:
   Attention() {
-    qkv_ = register_module("qkv", torch::nn::Linear(kDim, 3 * kDim));
-    proj_ = register_module("proj", torch::nn::Linear(kDim, kDim));
+    qkv_ = register_module("qkv", Linear(kDim, 3 * kDim));
+    proj_ = register_module("proj", Linear(kDim, kDim));
   }
   torch::Tensor forward(const torch::Tensor& x) {
     const auto b = x.size(0), n = x.size(1);
@@ -26,19 +26,19 @@ class Attention : public torch::nn::Module {
   }
 
  private:
-  torch::nn::Linear qkv_{nullptr}, proj_{nullptr};
+  Linear qkv_{nullptr}, proj_{nullptr};
 };
 
 class Mlp : public torch::nn::Module {
  public:
   Mlp() {
-    fc1_ = register_module("fc1", torch::nn::Linear(kDim, 4 * kDim));
-    fc2_ = register_module("fc2", torch::nn::Linear(4 * kDim, kDim));
+    fc1_ = register_module("fc1", Linear(kDim, 4 * kDim));
+    fc2_ = register_module("fc2", Linear(4 * kDim, kDim));
   }
   torch::Tensor forward(const torch::Tensor& x) { return fc2_(torch::gelu(fc1_(x))); }
 
  private:
-  torch::nn::Linear fc1_{nullptr}, fc2_{nullptr};
+  Linear fc1_{nullptr}, fc2_{nullptr};
 };
 
 class Block : public torch::nn::Module {
@@ -71,12 +71,12 @@ class DeitTiny : public Model {
     pos_embed_ = register_parameter("pos_embed", torch::zeros({1, side * side + tokens, kDim}));
     torch::nn::Conv2dOptions cut(spec.task.channels, kDim, patch);
     patch_embed_ = register_module("patch_embed", Chain());
-    patch_embed_->push_back("proj", torch::nn::Conv2d(cut.stride(patch)));
+    patch_embed_->push_back("proj", Conv2d(cut.stride(patch)));
     blocks_ = register_module("blocks", Chain());
     for (int i = 0; i < kDepth; ++i) blocks_->push_back(Block());
     norm_ = register_module("norm", layer_norm());
-    head_ = register_module("head", torch::nn::Linear(kDim, spec.task.classes));
-    if (distilled) head_dist_ = register_module("head_dist", torch::nn::Linear(kDim, spec.task.classes));
+    head_ = register_module("head", Linear(kDim, spec.task.classes));
+    if (distilled) head_dist_ = register_module("head_dist", Linear(kDim, spec.task.classes));
   }
 
   torch::Tensor forward(torch::Tensor x) override {
@@ -96,7 +96,7 @@ class DeitTiny : public Model {
     for (auto* token : {&cls_token_, &dist_token_, &pos_embed_})
       if (token->defined()) transformer::draw(*token, transformer::kDeviation, random);
     // A linear layer over a patch's pixels, of which there are 16 to 768: by their number (LeCun's rule).
-    auto& pixels = patch_embed_->at<torch::nn::Conv2dImpl>(0).weight;
+    auto& pixels = patch_embed_->at<Conv2dImpl>(0).weight;
     transformer::draw(pixels, 1 / std::sqrt(double(pixels.numel() / kDim)), random);
   }
 
@@ -104,7 +104,7 @@ class DeitTiny : public Model {
   torch::Tensor cls_token_, dist_token_, pos_embed_;
   Chain patch_embed_{nullptr}, blocks_{nullptr};
   torch::nn::LayerNorm norm_{nullptr};
-  torch::nn::Linear head_{nullptr}, head_dist_{nullptr};
+  Linear head_{nullptr}, head_dist_{nullptr};
 };
 
 Result<std::shared_ptr<Model>> build_deit(const ModelSpec& spec) {

@@ -27,7 +27,7 @@ Chain layer(int in, int out, int kernel, int stride = 1, int groups = 1, bool ac
 Chain bare_layer(int in, int out, int kernel, int stride = 1, int groups = 1) {
   Chain layers;
   torch::nn::Conv2dOptions options(in, out, kernel);
-  layers->push_back("conv", torch::nn::Conv2d(options.stride(stride).padding(kernel / 2).groups(groups)));
+  layers->push_back("conv", Conv2d(options.stride(stride).padding(kernel / 2).groups(groups)));
   layers->push_back("act", hard_swish());
   return layers;
 }
@@ -129,9 +129,9 @@ class EfficientVitB0 : public Model {
     head_->push_back("in_conv", layer(in, 1024, 1));
     head_->push_back("global_pool", torch::nn::Functional(global_pool));
     // timm's index: classifier.3 is the dropout that is left out here.
-    head_->push_back("classifier", Chain(torch::nn::Linear(torch::nn::LinearOptions(1024, 1280).bias(false)),
+    head_->push_back("classifier", Chain(Linear(torch::nn::LinearOptions(1024, 1280).bias(false)),
                                          torch::nn::LayerNorm(torch::nn::LayerNormOptions({1280})), hard_swish(),
-                                         torch::nn::Identity(), torch::nn::Linear(1280, spec.task.classes)));
+                                         torch::nn::Identity(), Linear(1280, spec.task.classes)));
   }
   torch::Tensor forward(torch::Tensor x) override { return head_->forward(stages_->forward(stem_->forward(x))); }
 
@@ -140,7 +140,7 @@ class EfficientVitB0 : public Model {
     // The common rule counts the outputs of all groups. Where no normalisation follows, a depthwise layer would all but
     // silence its channels.
     for (const auto& module : modules(/*include_self=*/false))
-      if (auto* layer = module->as<torch::nn::Conv2d>()) layer->weight.mul_(std::sqrt(double(layer->options.groups())));
+      if (auto* layer = module->as<Conv2d>()) layer->weight.mul_(std::sqrt(double(layer->options.groups())));
   }
 
  private:

@@ -2,6 +2,7 @@
 #include <torch/nn.h>
 
 #include "common/random.h"
+#include "models/adaptable.h"
 
 namespace preceptor::models::transformer {
 
@@ -18,7 +19,7 @@ inline void draw(torch::Tensor& parameter, double deviation, RandomStream& rando
 
 inline void draw_linear_layers(const torch::nn::Module& network, RandomStream& random) {
   for (const auto& module : network.modules(/*include_self=*/false))
-    if (auto* linear = module->as<torch::nn::Linear>()) draw(linear->weight, kDeviation, random);
+    if (auto* linear = module->as<Linear>()) draw(linear->weight, kDeviation, random);
 }
 
 }  // namespace preceptor::models::transformer

@@ -5,7 +5,7 @@
 namespace preceptor::models {
 namespace {
 
-torch::nn::Conv2d pointwise(int in, int out) { return torch::nn::Conv2d(torch::nn::Conv2dOptions(in, out, 1)); }
+Conv2d pointwise(int in, int out) { return Conv2d(torch::nn::Conv2dOptions(in, out, 1)); }
 /// Over all channels and pixels of an image.
 torch::nn::GroupNorm image_norm(int channels) { return torch::nn::GroupNorm(torch::nn::GroupNormOptions(1, channels)); }
 
@@ -54,7 +54,7 @@ class SeparableAttention : public torch::nn::Module {
 
  private:
   std::int64_t dim_;
-  torch::nn::Conv2d qkv_proj_{nullptr}, out_proj_{nullptr};
+  Conv2d qkv_proj_{nullptr}, out_proj_{nullptr};
 };
 
 class TransformerLayer : public torch::nn::Module {
@@ -126,7 +126,7 @@ class MobileVitV2 : public Model {
     }
     head_ = register_module("head", Chain());
     head_->push_back("global_pool", torch::nn::Functional(global_pool));
-    head_->push_back("fc", torch::nn::Linear(in, spec.task.classes));
+    head_->push_back("fc", Linear(in, spec.task.classes));
   }
   torch::Tensor forward(torch::Tensor x) override { return head_->forward(stages_->forward(stem_->forward(x))); }
 
