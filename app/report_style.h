@@ -11,7 +11,7 @@ inline constexpr char kReportStyle[] = R"css(
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%}
 body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans",sans-serif}
-main{max-width:66rem;margin:0 auto;padding:1.5rem 1rem 3rem}
+main{max-width:71rem;margin:0 auto;padding:1.5rem 1rem 3rem}
 header{border-bottom:1px solid var(--rule);padding-bottom:1.25rem}
 .kicker{margin:0 0 .5rem;color:var(--soft);font-size:.8125rem;letter-spacing:.02em;overflow-wrap:anywhere}
 h1{margin:0;font-size:clamp(1.5rem,1.1rem + 2vw,2.25rem);line-height:1.2;font-weight:650;letter-spacing:-.015em;text-wrap:balance}
@@ -70,7 +70,7 @@ footer{margin-top:2.5rem;color:var(--soft);font-size:.8125rem}
 .cards th small,.cards td small{display:block;line-height:1.35}
 .cards td small{white-space:nowrap}.cards td.text small{white-space:normal}
 .cards td.text{min-width:7rem;overflow-wrap:anywhere}.cards th bdi{display:block;min-width:8.5rem}
-main{padding:2.5rem 2rem 4rem}
+main{padding:2.5rem 2rem 4rem}section{overflow-x:auto}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.35rem 1rem}dt{font-size:.9375rem}dd{margin:0}
 }
 @page{margin:16mm 14mm}
