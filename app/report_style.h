@@ -70,9 +70,10 @@ footer{margin-top:2.5rem;color:var(--soft);font-size:.8125rem}
 .cards th small,.cards td small{display:block;line-height:1.35}
 .cards td small{white-space:nowrap}.cards td.text small{white-space:normal}
 .cards td.text{min-width:7rem;overflow-wrap:anywhere}.cards th bdi{display:block;min-width:8.5rem}
-main{padding:2.5rem 2rem 4rem}section{overflow-x:auto}
+main{padding:2.5rem 2rem 4rem}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.35rem 1rem}dt{font-size:.9375rem}dd{margin:0}
 }
+@media screen and (min-width:52rem) and (max-width:70.99rem){.cards td small{white-space:normal}section{overflow-x:auto}}
 @page{margin:16mm 14mm}
 @media print{
 :root{color-scheme:light;--paper:#fff;--ink:#000;--soft:#454d57;--rule:#c9ced4;--tint:#f4f4f4;--good:#0b6b3f;--bad:#a8231b;
@@ -81,7 +82,7 @@ dl{display:grid;grid-template-columns:max-content 1fr;gap:.35rem 1rem}dt{font-si
 body{font-size:9.5pt;line-height:1.4}main{max-width:none;padding:0}
 h1{font-size:17pt}.lead{font-size:10.5pt}h2{font-size:12pt;margin-top:1.4rem;break-after:avoid}
 table,dl{font-size:8.5pt}small,.note,caption,figcaption,.cards thead th,dt{font-size:7.8pt}
-.cards th,.cards td{padding:.3rem .5rem .3rem 0}
+.cards th,.cards td{padding:.3rem .5rem .3rem 0}.cards td small{white-space:normal}.cards th bdi{min-width:6rem}
 tr,figure,.alert,dl{break-inside:avoid}thead{display:table-header-group}
 figure{max-width:11.5cm}.curves{grid-template-columns:1fr 1fr}
 details::details-content{content-visibility:visible;block-size:auto}
