@@ -89,6 +89,7 @@ Result<void> evaluate(const Arguments& a) {
   options.path = a.data;
   options.kind = !a.kind.empty() ? a.kind : kind_of(a.data);
   options.masks = a.masks;
+  if (a.masks == "class") options.classes = task.classes;  // the last of them need not occur here
   options.image_size = task.image_size;
   options.channels = task.channels;
   if (a.tiled) {

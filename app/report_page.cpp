@@ -93,17 +93,16 @@ std::string verdicts(const Run& run) {
     text = note("No verdict has arrived.");
   } else {
     const auto shown = most_telling(sites, kMaxSites);
-    text = verdict_table(shown, main_metric(run.summary)) +
+    const auto models = site_models(sites);
+    text = verdict_table(shown, models, main_metric(run.summary)) +
            of_all(shown.size(), sites.size(), "sites",
                   "those that were harmed first, then by size of the difference");
-    text += note(
-        "Local: trained on the site’s own images alone, for as many epochs. Global: the "
-        "federation’s last model. Personalised: global, "
-        "fine-tuned on the site’s own images. The site’s validation images choose between the two; "
-        "the difference is chosen − local "
-        "on its test images, with a 95&nbsp;% interval by paired bootstrap. Helped or harmed: p "
-        "&lt; "
-        "0.05.");
+    std::string small;
+    for (const auto& model : models) small += fmt::format("{}: {}. ", model.name, model.what);
+    text += note(small +
+                 "The site’s validation images choose between the last two; the difference is chosen "
+                 "− local on its test images, with a 95&nbsp;% interval by paired bootstrap. Helped "
+                 "or harmed: p &lt; 0.05.");
     text += note(
         run.summary.segmentation
             ? "Dice: overlap of what is drawn and what is there, twice the common area over the sum "

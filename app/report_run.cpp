@@ -37,6 +37,8 @@ SiteRow site_row(const F& f) {
                f.count("train"),
                f.count("validation"),
                f.count("test"),
+               main_of(f, "teacher_"),
+               main_of(f, "central_"),
                main_of(f, "local_"),
                main_of(f, "global_"),
                main_of(f, "personalised_"),
@@ -176,6 +178,22 @@ Result<Summary> to_summary(const nlohmann::ordered_json& json, std::vector<std::
 }
 
 const char* main_metric(const Summary& summary) { return summary.segmentation ? "Dice" : "AUC"; }
+
+std::vector<SiteModel> site_models(const std::vector<SiteRow>& sites) {
+  const SiteModel all[] = {
+      {"Teacher", "the consortium’s large model", &SiteRow::teacher},
+      {"Central", "the student, trained on all sites’ images in one place", &SiteRow::central},
+      {"Local", "trained on the site’s own images alone, for as many epochs", &SiteRow::local},
+      {"Global", "the federation’s last model", &SiteRow::global},
+      {"Personalised", "global, fine-tuned on the site’s own images", &SiteRow::personalised}};
+  std::vector<SiteModel> models;
+  for (const auto& model : all) {
+    const bool always = model.metric != &SiteRow::teacher && model.metric != &SiteRow::central;
+    if (always || std::ranges::any_of(sites, [&](const auto& s) { return (s.*model.metric).has_value(); }))
+      models.push_back(model);
+  }
+  return models;
+}
 
 Result<Run> read_run(const std::filesystem::path& path) {
   Run run;

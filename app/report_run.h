@@ -35,6 +35,7 @@ enum class Verdict { kHelped, kSame, kHarmed, kUntold };
 struct SiteRow {
   std::string name;
   std::optional<std::uint64_t> train, validation, test;
+  Metric teacher, central;             ///< AUC or Dice; told by simulations only
   Metric local, global, personalised;  ///< AUC or Dice
   std::string chosen, metric;
   Metric difference;  ///< chosen − local, of `metric`
@@ -71,6 +72,14 @@ struct RoundRow {
 
 /// "AUC" or "Dice": what ModelRow::main is.
 const char* main_metric(const Summary& summary);
+
+/// A model that sites are measured with: its name, a phrase that says what it is, and where a row has its figure.
+struct SiteModel {
+  const char *name, *what;
+  Metric SiteRow::* metric;
+};
+/// Teacher and Central, each only if a site tells of it, then Local, Global and Personalised.
+std::vector<SiteModel> site_models(const std::vector<SiteRow>& sites);
 
 struct Run {
   Summary summary;

@@ -11,7 +11,7 @@ inline constexpr char kReportStyle[] = R"css(
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%}
 body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans",sans-serif}
-main{max-width:66rem;margin:0 auto;padding:1.5rem 1rem 3rem}
+main{max-width:71rem;margin:0 auto;padding:1.5rem 1rem 3rem}
 header{border-bottom:1px solid var(--rule);padding-bottom:1.25rem}
 .kicker{margin:0 0 .5rem;color:var(--soft);font-size:.8125rem;letter-spacing:.02em;overflow-wrap:anywhere}
 h1{margin:0;font-size:clamp(1.5rem,1.1rem + 2vw,2.25rem);line-height:1.2;font-weight:650;letter-spacing:-.015em;text-wrap:balance}
@@ -73,6 +73,7 @@ footer{margin-top:2.5rem;color:var(--soft);font-size:.8125rem}
 main{padding:2.5rem 2rem 4rem}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.35rem 1rem}dt{font-size:.9375rem}dd{margin:0}
 }
+@media screen and (min-width:52rem) and (max-width:70.99rem){.cards td small{white-space:normal}section{overflow-x:auto}}
 @page{margin:16mm 14mm}
 @media print{
 :root{color-scheme:light;--paper:#fff;--ink:#000;--soft:#454d57;--rule:#c9ced4;--tint:#f4f4f4;--good:#0b6b3f;--bad:#a8231b;
@@ -81,7 +82,7 @@ dl{display:grid;grid-template-columns:max-content 1fr;gap:.35rem 1rem}dt{font-si
 body{font-size:9.5pt;line-height:1.4}main{max-width:none;padding:0}
 h1{font-size:17pt}.lead{font-size:10.5pt}h2{font-size:12pt;margin-top:1.4rem;break-after:avoid}
 table,dl{font-size:8.5pt}small,.note,caption,figcaption,.cards thead th,dt{font-size:7.8pt}
-.cards th,.cards td{padding:.3rem .5rem .3rem 0}
+.cards th,.cards td{padding:.3rem .5rem .3rem 0}.cards td small{white-space:normal}.cards th bdi{min-width:6rem}
 tr,figure,.alert,dl{break-inside:avoid}thead{display:table-header-group}
 figure{max-width:11.5cm}.curves{grid-template-columns:1fr 1fr}
 details::details-content{content-visibility:visible;block-size:auto}

@@ -127,14 +127,19 @@ std::vector<const SiteRow*> most_telling(const std::vector<SiteRow>& sites, std:
   return chosen;
 }
 
-std::string verdict_table(const std::vector<const SiteRow*>& sites, const std::string& metric) {
-  Table table("cards", "Verdict of each site, measured on its own test images",
-              {"Site", "Train images", "Local " + metric, "Global " + metric, "Personalised " + metric, "Chosen",
-               "Difference", "Verdict"});
-  for (const auto* s : sites)
-    table.add({name_html(s->name), grouped(s->train), estimate(s->local), estimate(s->global),
-               estimate(s->personalised), s->chosen.empty() ? "–" : html(s->chosen, 20),
-               difference_html(*s), verdict_html(s->verdict)});
+std::string verdict_table(const std::vector<const SiteRow*>& sites, const std::vector<SiteModel>& models,
+                          const std::string& metric) {
+  std::vector<std::string> heads{"Site", "Train images"};
+  for (const auto& model : models) heads.push_back(fmt::format("{} {}", model.name, metric));
+  heads.insert(heads.end(), {"Chosen", "Difference", "Verdict"});
+  Table table("cards", "Verdict of each site, measured on its own test images", std::move(heads));
+  for (const auto* s : sites) {
+    std::vector<std::string> cells{name_html(s->name), grouped(s->train)};
+    for (const auto& model : models) cells.push_back(estimate(s->*model.metric));
+    cells.insert(cells.end(), {s->chosen.empty() ? "–" : html(s->chosen, 20), difference_html(*s),
+                               verdict_html(s->verdict)});
+    table.add(cells);
+  }
   return table.str();
 }
 

@@ -12,8 +12,9 @@ namespace preceptor::app {
 /// largest difference.
 std::vector<const SiteRow*> most_telling(const std::vector<SiteRow>& sites, std::size_t limit);
 
-/// metric: what its figures are, "AUC" or "Dice".
-std::string verdict_table(const std::vector<const SiteRow*>& sites, const std::string& metric);
+/// A column for each of the models; metric: what its figures are, "AUC" or "Dice".
+std::string verdict_table(const std::vector<const SiteRow*>& sites, const std::vector<SiteModel>& models,
+                          const std::string& metric);
 std::string model_table(const Summary& summary);
 std::string byte_table(const Summary& summary);
 /// At most `limit` rounds: all, or of more those in which somebody was missing first, and the last.

@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <cctype>
+#include <numeric>
 
 #include "app/report.h"
 #include "app/report_format.h"
@@ -8,7 +10,7 @@
 namespace preceptor::app {
 namespace {
 
-constexpr std::size_t kMaxSites = 40, kMaxName = 28, kWidth = 100;
+constexpr std::size_t kMaxSites = 40, kMinName = 12, kMaxName = 28, kWidth = 100;
 
 /// ASCII, for any terminal: "0.912", "-" for nothing.
 std::string plain(const Metric& metric) {
@@ -78,21 +80,37 @@ std::string padded(const std::string& text, std::size_t wide, bool right) {
   return right ? gap + text : text + gap;
 }
 
+std::string lower(std::string word) {
+  word[0] = char(std::tolower(word[0]));
+  return word;
+}
+
+/// Site names are cut to the room that the other columns leave.
 std::string table(const Summary& s) {
-  std::vector<std::vector<std::string>> rows{
-      {"site", "train", "local", "global", "personalised", "verdict"}};
+  const auto models = site_models(s.sites);
+  std::vector<std::string> head{"site", "train"};
+  for (const auto& model : models) head.push_back(lower(model.name));
+  head.push_back("verdict");
+  std::vector<std::vector<std::string>> rows{std::move(head)};
   const auto shown = most_telling(s.sites, kMaxSites);
   for (const auto* row : shown) {
     const auto& site = *row;
     std::string verdict = word(site.verdict);
     if (site.difference && site.verdict != Verdict::kUntold)
       verdict += fmt::format(", {:+.3f}", std::clamp(site.difference->value, -1e3, 1e3));
-    rows.push_back({terminal(site.name, kMaxName), site.train ? grouped(*site.train) : "-",
-                    plain(site.local), plain(site.global), plain(site.personalised), verdict});
+    rows.push_back({site.name, site.train ? grouped(*site.train) : "-"});
+    for (const auto& model : models) rows.back().push_back(plain(site.*model.metric));
+    rows.back().push_back(std::move(verdict));
   }
   std::vector<std::size_t> wide(rows[0].size(), 0);
   for (const auto& row : rows)
-    for (std::size_t i = 0; i < row.size(); ++i) wide[i] = std::max(wide[i], columns(row[i]));
+    for (std::size_t i = 1; i < row.size(); ++i) wide[i] = std::max(wide[i], columns(row[i]));
+  const auto taken = std::accumulate(wide.begin(), wide.end(), 2 * wide.size());
+  const auto room = std::clamp(kWidth - std::min(kWidth, taken), kMinName, kMaxName);
+  for (auto& row : rows) {
+    row[0] = terminal(row[0], room);
+    wide[0] = std::max(wide[0], columns(row[0]));
+  }
   std::string text;
   for (const auto& row : rows) {
     std::string line = "  ";

@@ -73,6 +73,15 @@ Json to_json(const transport::SiteReport& r) {
   return json;
 }
 
+Json to_site_json(const std::string& model, const training::Metrics& m) {
+  Json json;
+  const auto add = [&](const char* name, const std::optional<training::Estimate>& e) { put(json, model + name, e ? &*e : nullptr); };
+  add("_auc", m.auc);
+  add("_accuracy", m.accuracy);
+  add("_dice", m.dice);
+  return json;
+}
+
 std::uint64_t peak_rss_bytes() {
   rusage usage{};
   ::getrusage(RUSAGE_SELF, &usage);
@@ -141,7 +150,7 @@ Result<void> Job::commit(const Evaluate& evaluate, const WireBytes& bytes) {
   return {};
 }
 
-Result<Json> Job::conclude(const Finished& finished, const WireBytes& bytes, const Json& extra) {
+Result<Json> Job::conclude(const Finished& finished, const WireBytes& bytes, const Extra& extra) {
   auto& student = derived_->student;
   const auto& model = *machine_->model();
   student.load({reinterpret_cast<const float*>(model.data()), model.size() / sizeof(float)});
@@ -174,12 +183,13 @@ Result<Json> Job::conclude(const Finished& finished, const WireBytes& bytes, con
   for (const auto& [name, report] : finished.reports) {
     Json site{{"name", name}};
     site.update(coordinator::to_json(report));
+    if (const auto more = extra.sites.find(name); more != extra.sites.end()) site.update(more->second);
     summary["sites"].push_back(std::move(site));
   }
   const auto& found = federation_->report;
   summary["data"] = {{"test_sha256", data::content_hash(federation_->consortium.test)}, {"skipped", found.skipped}, {"duplicates", found.duplicates}, {"notes", found.notes},
                      {"consortium_train", federation_->consortium.train.size()}};
-  summary.update(extra);
+  summary.update(extra.run);
   summary["wall_seconds"] = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
   summary["peak_rss_bytes"] = peak_rss_bytes();
   TRY(write_file(out_ / "summary.json", summary.dump(2) + "\n"));

@@ -40,6 +40,12 @@ struct WireBytes {
   std::uint64_t up = 0, down = 0;  ///< towards the coordinator, towards the sites
 };
 
+/// What only the driver of a run knows, to be merged into summary.json.
+struct Extra {
+  nlohmann::ordered_json run = nlohmann::ordered_json::object();
+  std::map<std::string, nlohmann::ordered_json> sites;  ///< by name; that of a site without a report is left out
+};
+
 /// The coordinator's part of a run: derives the student, writes the plan, owns the state machine, measures
 /// every committed model, and keeps the run directory (config.yaml, rounds.jsonl, summary.json,
 /// model.safetensors). The driver, network or simulation, moves the messages.
@@ -51,13 +57,15 @@ class Job {
 
   Coordinator& machine() { return *machine_; }
   const Plan& plan() const { return plan_; }
+  /// Null: there is none.
+  const distill::Teacher* teacher() const { return derived_->teacher ? &*derived_->teacher : nullptr; }
 
   /// Measures the round's model on the consortium's validation split and adds the record to rounds.jsonl.
   /// Long; may run on another thread than machine().step, but never twice at a time.
   Result<void> commit(const Evaluate& evaluate, const WireBytes& bytes);
 
-  /// Writes model.safetensors and summary.json; `extra` is merged in (a simulation's central baseline, say).
-  Result<nlohmann::ordered_json> conclude(const Finished& finished, const WireBytes& bytes, const nlohmann::ordered_json& extra);
+  /// Writes model.safetensors and summary.json.
+  Result<nlohmann::ordered_json> conclude(const Finished& finished, const WireBytes& bytes, const Extra& extra);
 
  private:
   Job() = default;
@@ -77,6 +85,9 @@ class Job {
 /// {"auc": …, "auc_low": …, "auc_high": …, "accuracy": …}; null where a metric is not defined.
 nlohmann::ordered_json to_json(const training::Metrics& metrics);
 nlohmann::ordered_json to_json(const transport::SiteReport& report);
+/// {"teacher_auc": …, "teacher_auc_low": …, "teacher_accuracy": …, "teacher_dice": …}: the keys that a report has of its
+/// models, for one more.
+nlohmann::ordered_json to_site_json(const std::string& model, const training::Metrics& metrics);
 /// Largest resident set of this process so far.
 std::uint64_t peak_rss_bytes();
 

@@ -88,7 +88,7 @@ Result<nlohmann::ordered_json> serve(const ServerOptions& options, const std::st
   if (bound) bound(link->port());
   Server server(*job, *link);
   const auto finished = TRY(server.run(options.federation.rounds, interrupted));
-  auto summary = TRY(job->conclude(finished, server.bytes(), nlohmann::ordered_json::object()));
+  auto summary = TRY(job->conclude(finished, server.bytes(), {}));
   link.reset();  // sends the last farewells
   if (!finished.completed) return fail(Code::kUnavailable, "the job was given up: {}", finished.reason);
   return summary;

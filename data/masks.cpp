@@ -89,9 +89,16 @@ Result<LabelMap> read_labels(const fs::path& path) {
   return decode_labels(file);
 }
 
+// Not merely a bad file: with fewer classes than the masks have, every image would be learned wrong.
+Result<void> check_classes(const SourceOptions& options, const MaskedEntry& entry, const MaskedImage& pair) {
+  const int largest = *std::ranges::max_element(pair.mask);
+  if (options.classes == 0 || largest < options.classes) return {};
+  return fail(Code::kInvalid, "{}: has class {}; there are {} classes, 0 … {} (data.classes)", entry.label, largest,
+              options.classes, options.classes - 1);
+}
+
 // Gone wrong in a way that a single bad file may.
-Result<void> append_pair(const SourceOptions& options, const MaskedEntry& entry, Dataset& images) {
-  const auto pair = TRY(read_masked(options, entry));
+Result<void> append_pair(const SourceOptions& options, const MaskedImage& pair, Dataset& images) {
   const auto& shape = pair.image.shape;
   auto pixels = images.pixels.size();
   TRY(append_image(pair.image.pixels, shape, options.image_size, options.channels, images.pixels));
@@ -117,7 +124,9 @@ Result<Source> read_pairs(const SourceOptions& options) {
       return fail(Code::kRefused,
                   "{} images are over data.max_bytes ({}); raise it or take a smaller data.image_size",
                   entries.size(), options.max_bytes);
-    if (const auto appended = append_pair(options, entry, images); !appended) {
+    const auto pair = read_masked(options, entry);
+    if (pair) TRY(check_classes(options, entry, *pair));
+    if (const auto appended = pair ? append_pair(options, *pair, images) : std::unexpected(pair.error()); !appended) {
       source.skipped.push_back(entry.image + ": " + appended.error().message);
       if (source.skipped.size() > std::size_t(options.max_unreadable))
         return fail(Code::kCorrupt, "over {} unreadable images (data.max_unreadable), the first is {}",
@@ -133,7 +142,8 @@ Result<Source> read_pairs(const SourceOptions& options) {
     images.classes.push_back("object");
   } else {
     const int last = images.masks.empty() ? 0 : *std::ranges::max_element(images.masks);
-    for (int c = 1; c <= std::max(last, 1); ++c) images.classes.push_back(fmt::format("class-{}", c));
+    const int classes = options.classes > 0 ? options.classes : std::max(last, 1) + 1;
+    for (int c = 1; c < classes; ++c) images.classes.push_back(fmt::format("class-{}", c));
   }
   return source;
 }
@@ -141,6 +151,10 @@ Result<Source> read_pairs(const SourceOptions& options) {
 Result<Source> read_masks(const SourceOptions& options, std::uint64_t) {
   if (options.path.empty())
     return fail(Code::kInvalid, "data.path: the folder with images/ and labels/ is missing");
+  if (options.classes > 0 && options.masks == "instance")
+    return fail(Code::kInvalid, "data.classes: {} is for data.masks: class; instance has two, background and object", options.classes);
+  if (options.classes == 1)
+    return fail(Code::kInvalid, "data.classes: 1; the background and one class, 2, are the least");
   auto source = read_pairs(options);
   if (!source) return in(options.path, source.error());
   return source;

@@ -6,7 +6,8 @@
 ///   <root>/images/<id>.png (.jpg, .jpeg, .bmp)   and   <root>/labels/<id>.png,
 /// and, if there is one, <root>/images.csv: column id and, if wanted, site and split. With
 /// `masks: instance` a label map numbers the objects: what is not 0 is class 1, "object". With
-/// `masks: class` it holds the classes themselves, 0 … 255.
+/// `masks: class` it holds the classes themselves, 0 … 255; how many, `classes` says (a larger
+/// one is an error), or the largest that occurs.
 namespace preceptor::data {
 
 /// One pair of files, by name.

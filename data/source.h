@@ -33,6 +33,7 @@ struct SourceOptions {
   int image_size = 28;      ///< images are brought to image_size × image_size (area resampling)
   int channels = 1;         ///< 1 or 3; grey is repeated, RGB is weighted to luma
   std::string masks = "instance";  ///< of kind masks: every object its own number, or each pixel its class
+  int classes = 0;  ///< of masks: class, the background among them; 0: as many as occur here
   int max_unreadable = 16;  ///< images that may be skipped before reading is refused
   std::uint64_t max_bytes = std::uint64_t{8} << 30;  ///< decoded pixels at most
   PhantomOptions phantom;
@@ -43,6 +44,7 @@ struct SourceOptions {
     v("image_size", image_size, Range{8, 1024});
     v("channels", channels, Range{1, 3});
     v("masks", masks, OneOf{"instance", "class"});
+    v("classes", classes, Range{0, 256});
     v("max_unreadable", max_unreadable, Range{0, 1e9});
     v("max_bytes", max_bytes, Range{1, 1e15});
     v("phantom", phantom);

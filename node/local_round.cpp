@@ -27,8 +27,9 @@ Result<Plan> read_plan(const std::string& text, const data::Splits& data) {
   const auto& task = plan.student.task;
   const auto& train = data.train;
   if (task.channels != train.channels || task.image_size != train.height || task.classes != int(train.classes.size()))
-    return fail(Code::kRefused, "it is for {} classes and {} px images of {} channels; the data here have {}, {} and {}", task.classes,
-                task.image_size, task.channels, train.classes.size(), train.height, train.channels);
+    return fail(Code::kRefused, "it is for {} classes and {} px images of {} channels; the data here have {}, {} and {}{}", task.classes,
+                task.image_size, task.channels, train.classes.size(), train.height, train.channels,
+                train.segmentation ? "; data.classes tells how many classes masks have, where not all occur" : "");
   TRY(training::check_task(plan.student.model, train));
   if (!plan.teacher.sha256.empty()) {
     TRY(training::check_task(plan.teacher.spec.model, train));

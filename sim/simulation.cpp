@@ -6,6 +6,7 @@
 #include "common/progress.h"
 #include "common/worker_pool.h"
 #include "node/site.h"
+#include "sim/references.h"
 #include "transport/frame.h"
 
 namespace preceptor::sim {
@@ -152,23 +153,6 @@ class Simulation {
   WorkerPool<Answer> pool_;  // last: its threads end before what they use
 };
 
-/// The student trained on everybody's images in one place, for as many epochs as the federation had.
-Result<Json> central_baseline(const SimulationOptions& options, const Plan& plan, const data::Federation& federation) {
-  auto images = federation.consortium.train;
-  for (const auto& site : federation.sites) images.append(site.data.train);
-  auto model = TRY(models::FlatModel::create(plan.student, options.training.device));
-  model.initialise(RandomStream(options.seed, "student/init"));
-  auto training = options.training;
-  training.epochs = std::max(1, options.federation.rounds * options.training.epochs);
-  const auto objective = training::make_supervised(training, images);
-  Progress progress("central baseline");
-  TRY(training::train(model, images, training, *objective, RandomStream(options.seed, "central").bits64(), {}, [&](int epoch, double loss) {
-    progress.update(double(epoch + 1) / training.epochs, fmt::format("epoch {}/{}, loss {:.3f}", epoch + 1, training.epochs, loss));
-    return true;
-  }));
-  return coordinator::to_json(coordinator::evaluate(model, federation.consortium.test, options.seed));
-}
-
 }  // namespace
 
 Result<Json> simulate(SimulationOptions options, const std::string& config, const std::filesystem::path& out) {
@@ -181,8 +165,8 @@ Result<Json> simulate(SimulationOptions options, const std::string& config, cons
   const auto job = TRY(coordinator::Job::prepare(options, config, federation, out));
   Simulation simulation(options, *job, federation);
   const auto finished = TRY(simulation.run());
-  Json extra{{"threads", options.sim.threads}};
-  if (options.sim.central) extra["central"] = TRY(central_baseline(options, job->plan(), federation));
+  auto extra = TRY(measure_references(options, *job, federation));
+  extra.run["threads"] = options.sim.threads;
   auto summary = TRY(job->conclude(finished, simulation.bytes(), extra));
   if (!finished.completed) return fail(Code::kUnavailable, "the job was given up: {}", finished.reason);
   return summary;

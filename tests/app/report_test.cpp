@@ -1,90 +1,15 @@
+// The page that is made of a run directory.
 #include "app/report.h"
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
-
-#include "app/report_format.h"
 #include "app/report_page.h"
-#include "app/report_svg.h"
-#include "app/report_tables.h"
 #include "common/file.h"
-#include "common/hash.h"
+#include "tests/app/made_run.h"
 #include "tests/support/temp_dir.h"
 
 namespace preceptor::app {
 namespace {
-
-using Json = nlohmann::ordered_json;
-
-void put(Json& json, const std::string& name, const Json& value) {
-  json[name] = value;
-  json[name + "_low"] = value.is_null() ? Json() : Json(value.get<double>() - 0.02);
-  json[name + "_high"] = value.is_null() ? Json() : Json(value.get<double>() + 0.02);
-}
-
-Json model(const Json& auc) {
-  Json json{{"images", 200}};
-  put(json, "auc", auc);
-  for (const char* name : {"accuracy", "sensitivity", "specificity", "ece"}) put(json, name, 0.8);
-  return json;
-}
-
-Json site(const std::string& name, double difference, const std::string& verdict,
-          const Json& local = 0.85) {
-  Json json{{"name", name}, {"train", 1200}, {"validation", 60}, {"test", 80}};
-  put(json, "local_auc", local);
-  put(json, "global_auc", local.is_null() ? Json() : Json(0.9));
-  put(json, "personalised_auc", local.is_null() ? Json() : Json(0.91));
-  json["chosen"] = "personalised";
-  json["metric"] = local.is_null() ? "accuracy" : "auc";
-  put(json, "difference", difference);
-  json["p_value"] = 0.004;
-  json["verdict"] = verdict;
-  return json;
-}
-
-Json summary(Json sites) {
-  Json json{{"job", "demo"},
-            {"completed", true},
-            {"ended_because", "every site reported"},
-            {"config_hash", hex(sha256("seed: 1\n"))},
-            {"seed", 1},
-            {"rounds", 2},
-            {"partial_rounds", 1},
-            {"void_rounds", 0}};
-  json["test"] = model(0.93);
-  json["teacher"] = model(0.95);
-  json["teacher"]["parameters"] = 11173962;
-  json["distilled"] = model(0.88);
-  json["student"] = "shufflenet_v2";
-  json["student_parameters"] = 351682;
-  json["classes"] = {"normal", "pneumonia"};
-  json["bytes_up"] = 1000000;
-  json["bytes_down"] = 2000000;
-  json["bytes_up_fp32"] = 16000000;
-  json["model_hash"] = std::string(64, 'b');
-  json["sites"] = std::move(sites);
-  json["data"] = {{"skipped", {"a.png: ends early"}}, {"duplicates", 2}, {"notes", Json::array()}};
-  json["wall_seconds"] = 92.5;
-  json["peak_rss_bytes"] = 1400000000;
-  return json;
-}
-
-Json round_line(int number, std::vector<std::string> accepted, const Json& missing) {
-  return {{"round", number},
-          {"outcome", missing.empty() ? "complete" : "partial"},
-          {"accepted", std::move(accepted)},
-          {"missing", missing},
-          {"samples", 400},
-          {"cohort_samples", 400},
-          {"train_loss", 0.7 / number},
-          {"validation", model(0.9 - 0.1 / number)},
-          {"bytes_up", 1},
-          {"bytes_down", 1}};
-}
-
-const Json kNobody = Json::object();
 
 /// A run directory as the program leaves it, and the page that is made of it.
 class ReportTest : public testing::Test {
@@ -110,14 +35,6 @@ class ReportTest : public testing::Test {
   }
   test::TempDir dir_;
 };
-
-bool has(const std::string& text, const std::string& part) { return text.find(part) != text.npos; }
-
-std::size_t times(const std::string& text, const std::string& part) {
-  std::size_t count = 0;
-  for (auto at = text.find(part); at != text.npos; at = text.find(part, at + 1)) ++count;
-  return count;
-}
 
 /// The first element that is not closed, or closed out of order; empty when all are.
 std::string first_unbalanced(const std::string& page) {
@@ -207,8 +124,8 @@ TEST_F(ReportTest, WhatIsNotDefinedIsADashWithItsReason) {
 }
 
 TEST_F(ReportTest, EveryKeyOfTheSummaryMayBeMissingOrOfAnotherType) {
-  const auto whole =
-      summary({site("north", 0.06, "federation helped"), site("south", 0.01, "no difference")});
+  const auto whole = with_references(
+      summary({site("north", 0.06, "federation helped"), site("south", 0.01, "no difference")}));
   std::vector<std::string> paths;
   const auto leaves = whole.flatten();
   for (const auto& [path, value] : leaves.items()) paths.push_back(path);
@@ -244,29 +161,6 @@ TEST_F(ReportTest, WrongTypesAreNamedOnThePage) {
   const auto text = page();
   EXPECT_TRUE(has(text, "summary.json: sites[0].local_auc is not a number"));
   EXPECT_TRUE(has(text, "summary.json: seed is not a count"));
-}
-
-/// What a run that segments leaves: the same keys, AUC and its kind null, Dice and its kind there.
-Json segmented(Json json) {
-  const auto by_dice = [](Json& model, double dice) {
-    for (const char* name : {"auc", "accuracy", "sensitivity", "specificity", "ece"}) put(model, name, nullptr);
-    put(model, "dice", dice);
-    put(model, "iou", dice - 0.1);
-    put(model, "hd95", 7.25);
-  };
-  by_dice(json["test"], 0.83);
-  by_dice(json["teacher"], 0.87);
-  by_dice(json["distilled"], 0.78);
-  for (auto& site : json["sites"]) {
-    for (const std::string who : {"local", "global", "personalised"}) {
-      put(site, who + "_auc", nullptr);
-      put(site, who + "_dice", who == "local" ? 0.71 : 0.79);
-    }
-    site["metric"] = "dice";
-  }
-  json["student"] = "unext";
-  json["classes"] = {"background", "object"};
-  return json;
 }
 
 TEST_F(ReportTest, OfASegmentationShowsDiceAndNoAuc) {
@@ -308,6 +202,25 @@ TEST_F(ReportTest, OfASegmentationWithoutATeacherOrTestImagesIsWhole) {
   EXPECT_TRUE(has(text, "1 could not tell"));
   EXPECT_FALSE(has(text, "AUC")) << "whatever is not there, this was a segmentation";
   EXPECT_EQ(first_unbalanced(text), "");
+}
+
+TEST_F(ReportTest, TeacherAndCentralBaselineStandBesideEachSiteThatTellsOfThem) {
+  auto json = summary({site("north", 0.06, "federation helped"), site("south", 0.01, "no difference")});
+  write_run(json);
+  for (const char* part : {"Teacher AUC", "Central AUC", "Teacher: ", "Central: "})
+    EXPECT_FALSE(has(page(), part)) << part;
+  json = with_references(json);
+  put(json["sites"][1], "central_auc", nullptr);
+  write_run(json);
+  const auto text = page();
+  EXPECT_EQ(times(text, ">0.942 <small>0.922–0.962</small>"), 2u);
+  EXPECT_EQ(times(text, ">0.927 <small>"), 1u);
+  for (const char* part : {"data-label=\"Teacher AUC\"", "data-label=\"Central AUC\"", "Teacher: the consortium’s large",
+                           "Central: the student, trained on all"})
+    EXPECT_TRUE(has(text, part)) << part;
+  EXPECT_EQ(first_unbalanced(text), "");
+  write_run(with_references(segmented(summary({site("north", 0.06, "federation helped")})), "dice"));
+  EXPECT_TRUE(has(page(), "Teacher Dice"));
 }
 
 TEST_F(ReportTest, AnUnusableSummaryIsAnErrorThatNamesFileAndKey) {
@@ -404,91 +317,6 @@ TEST_F(ReportTest, AThousandRoundsOfAThousandSitesStayUsable) {
   EXPECT_TRUE(has(text, "name-0999"));
   EXPECT_LT(text.size(), 1u << 20);
   EXPECT_EQ(first_unbalanced(text), "");
-}
-
-TEST(Report, HeadlineCountsEveryKindOfVerdict) {
-  const auto said = [](std::vector<Verdict> verdicts) {
-    Summary s;
-    for (const auto v : verdicts) s.sites.emplace_back().verdict = v;
-    return headline(s);
-  };
-  using enum Verdict;
-  EXPECT_EQ(said({kHelped, kHelped, kHelped, kSame}),
-            "Federation helped 3 of 4 sites; none was harmed.");
-  EXPECT_EQ(said({kHelped, kHarmed}), "Federation helped 1 of 2 sites; 1 was harmed.");
-  EXPECT_EQ(said({kHarmed, kHarmed, kSame}), "Federation helped none of 3 sites; 2 were harmed.");
-  EXPECT_EQ(said({kSame, kSame}),
-            "Federation made no measurable difference at 2 of 2 sites; none was harmed.");
-  EXPECT_EQ(said({kHelped, kUntold}),
-            "Federation helped 1 of 2 sites; none was harmed; 1 could not tell.");
-  EXPECT_EQ(said({kHarmed}), "Federation harmed the one site.");
-  EXPECT_EQ(said({kUntold}), "The one site cannot tell whether federation helped.");
-}
-
-TEST(Report, ASiteWithoutTestImagesCannotTell) {
-  auto json = summary({site("north", 0, "no difference")});
-  json["sites"][0]["metric"] = "";  // as node/verdict.cpp leaves it
-  std::vector<std::string> flaws;
-  EXPECT_EQ(to_summary(json, flaws)->sites[0].verdict, Verdict::kUntold);
-}
-
-TEST(Report, TerminalTableIsAlignedAndNarrow) {
-  const auto text = summary_text(
-      summary({site("north", 0.06, "federation helped"),
-               site("Universitätsklinikum of an endless name and then some", 0.01, "no difference"),
-               site("西京病院", -0.02, "federation harmed", nullptr)}));
-  std::vector<std::string> lines;
-  for (std::size_t at = 0; at < text.size(); at = text.find('\n', at) + 1)
-    lines.push_back(text.substr(at, text.find('\n', at) - at));
-  for (const auto& line : lines) EXPECT_LE(columns(line), 100u) << line;
-  const auto head =
-      std::ranges::find_if(lines, [](const auto& l) { return l.starts_with("  site"); });
-  ASSERT_EQ(lines.end() - head, 4);
-  const auto column_of = [](const std::string& line, const std::string& part) {
-    return columns(line.substr(0, line.find(part)));
-  };
-  const auto start = column_of(*head, "verdict"), train_end = column_of(*head, "train") + 5;
-  const char* words[] = {"helped, +0.060", "no difference, +0.010", "harmed, -0.020"};
-  for (int i = 0; i < 3; ++i) {
-    EXPECT_EQ(column_of(head[i + 1], words[i]), start) << text;
-    EXPECT_EQ(column_of(head[i + 1], "1,200") + 5, train_end) << text;
-  }
-  EXPECT_GE(head - lines.begin(), 6) << "facts stand above the table";
-  EXPECT_LE(head - lines.begin(), 10);
-}
-
-TEST(Report, NumbersAreWrittenForReaders) {
-  EXPECT_EQ(signed_decimal(-0.0004), "0.000");
-  EXPECT_EQ(signed_decimal(-0.02), "−0.020");
-  EXPECT_EQ(decimal(Metric{}), "–");
-  EXPECT_LT(decimal(1e300).size(), 12u);
-  EXPECT_EQ(grouped(1234567), "1,234,567");
-  EXPECT_EQ(grouped(123), "123");
-  EXPECT_EQ(byte_text(999), "999 B");
-  EXPECT_EQ(byte_text(5312044), "5.3 MB");
-  EXPECT_EQ(duration_text(3725), "1 h 2 min");
-  EXPECT_EQ(p_text(0.0004), "p < 0.001");
-  EXPECT_EQ(p_text(0.43), "p = 0.43");
-}
-
-TEST(Report, ALongCurveIsThinnedButKeepsItsPeak) {
-  std::vector<CurvePoint> points;
-  for (int i = 0; i < 100000; ++i)
-    points.push_back({double(i), i == 77777 ? 9.0 : 1.0, 0, 0, false, true});
-  const auto svg = curve_svg("c", "title", points);
-  EXPECT_LT(svg.size(), 20000u);
-  EXPECT_TRUE(has(svg, " 20.6")) << "the peak stands 8 % of the range below the frame's top";
-}
-
-TEST(Report, OddCurvesAreDrawn) {
-  EXPECT_EQ(curve_svg("c", "title", {}), "");
-  for (const double y : {0.0, -1e300, 1e300, 1e-300, 5.0})
-    for (const double x : {0.0, -7.0, 1e18, 1e300}) {
-      const auto svg =
-          curve_svg("c", "title", {{x, y, y, y, true, true}, {x, y, y, y, true, true}});
-      EXPECT_FALSE(has(svg, "nan") || has(svg, "inf")) << x << " " << y;
-      EXPECT_LT(svg.size(), 8000u) << svg;
-    }
 }
 
 }  // namespace

@@ -106,7 +106,7 @@ TEST_F(SegmentationProgram, TiledTakesImagesOfAnySize) {
 TEST_F(SegmentationProgram, EvaluateRefusesWhatDoesNotFitInOneLine) {
   const auto classes = evaluate(folder("large"), {"--masks", "class"});
   EXPECT_EQ(classes.code, 2);
-  EXPECT_THAT(classes.output, HasSubstr("has 3 classes and the model 2"));
+  EXPECT_THAT(classes.output, HasSubstr(".png: has class 2; there are 2 classes, 0 … 1"));
   const auto tiled = evaluate(folder("large"), {"--masks", "class", "--tiled"});
   EXPECT_EQ(tiled.code, 2);
   EXPECT_THAT(tiled.output, HasSubstr("has a class that the model does not know"));

@@ -106,6 +106,40 @@ TEST_F(Masks, WithoutAnObjectStillHaveTwoClasses) {
   EXPECT_THAT(good().images.classes, ElementsAre("background", "class-1"));
 }
 
+TEST_F(Masks, MayHaveClassesThatDoNotOccurHere) {
+  options_.masks = "class";
+  options_.classes = 5;
+  put_pair("1", plain(10), discs(1, 3, 8, 8));
+  EXPECT_THAT(good().images.classes, ElementsAre("background", "class-1", "class-2", "class-3", "class-4"));
+  options_.classes = 4;
+  EXPECT_THAT(good().images.classes, ElementsAre("background", "class-1", "class-2", "class-3"));
+  options_.classes = 256;
+  EXPECT_EQ(good().images.classes.size(), 256u);
+}
+
+TEST_F(Masks, OfAClassBeyondDataClassesAreRefusedNotSkipped) {
+  options_.masks = "class";
+  options_.classes = 3;
+  put_pair("1", plain(10), plain(2));
+  put_pair("2", plain(20), discs(1, 3, 8, 8));
+  EXPECT_THAT(error(), HasSubstr("labels/2.png: has class 3; there are 3 classes, 0 … 2 (data.classes)"));
+  EXPECT_EQ(read().error().code, Code::kInvalid);
+  options_.image_size = 9;  // a class of one pixel that resampling may lose
+  auto dot = plain(0, 64, 64);
+  dot.at<std::uint8_t>(1, 1) = 3;
+  put_pair("2", plain(20, 64, 64), dot);
+  EXPECT_THAT(error(), HasSubstr("has class 3"));
+}
+
+TEST_F(Masks, RefuseDataClassesThatMeanNothing) {
+  put_pair("1", plain(10), plain(1));
+  options_.classes = 2;
+  EXPECT_THAT(read().error().message, HasSubstr("data.classes: 2 is for data.masks: class"));
+  options_.masks = "class";
+  options_.classes = 1;
+  EXPECT_THAT(read().error().message, HasSubstr("data.classes: 1; "));
+}
+
 TEST_F(Masks, OfClass255AreReadAndOver255Skipped) {
   options_.masks = "class";
   put_pair("most", plain(10), plain(255));

@@ -195,6 +195,41 @@ TEST_P(Weights, TensorsThatNoPieceAskedForAreReported) {
 INSTANTIATE_TEST_SUITE_P(Zoo, Weights, testing::ValuesIn(all_foreign()),
                          [](const auto& test) { return test.param.model + "_" + test.param.source; });
 
+/// Names as they stand in timm's files of mobilenetv2_100 and mobilenetv3_small_100.
+TEST(WeightsFile, OfTimmNameAMobileNetsBlocksByStageAndPlace) {
+  const auto timm = [](const char* model, const char* ours) { return (*zoo().find(model))->names.at("timm")(ours); };
+  const std::pair<const char*, const char*> v2[] = {{"features.0.0.weight", "conv_stem.weight"},
+                                                    {"features.0.1.running_mean", "bn1.running_mean"},
+                                                    {"features.1.conv.0.0.weight", "blocks.0.0.conv_dw.weight"},
+                                                    {"features.1.conv.1.weight", "blocks.0.0.conv_pw.weight"},
+                                                    {"features.1.conv.2.bias", "blocks.0.0.bn2.bias"},
+                                                    {"features.2.conv.0.0.weight", "blocks.1.0.conv_pw.weight"},
+                                                    {"features.2.conv.1.0.weight", "blocks.1.0.conv_dw.weight"},
+                                                    {"features.2.conv.2.weight", "blocks.1.0.conv_pwl.weight"},
+                                                    {"features.3.conv.3.running_var", "blocks.1.1.bn3.running_var"},
+                                                    {"features.4.conv.0.1.weight", "blocks.2.0.bn1.weight"},
+                                                    {"features.17.conv.2.weight", "blocks.6.0.conv_pwl.weight"},
+                                                    {"features.18.0.weight", "conv_head.weight"},
+                                                    {"features.18.1.weight", "bn2.weight"},
+                                                    {"classifier.1.bias", "classifier.bias"}};
+  for (const auto& [ours, theirs] : v2) EXPECT_EQ(timm("mobilenet_v2", ours), theirs) << ours;
+  const std::pair<const char*, const char*> v3[] = {{"features.0.0.weight", "conv_stem.weight"},
+                                                    {"features.1.block.0.0.weight", "blocks.0.0.conv_dw.weight"},
+                                                    {"features.1.block.1.fc1.weight", "blocks.0.0.se.conv_reduce.weight"},
+                                                    {"features.1.block.2.0.weight", "blocks.0.0.conv_pw.weight"},
+                                                    {"features.2.block.0.0.weight", "blocks.1.0.conv_pw.weight"},
+                                                    {"features.2.block.2.0.weight", "blocks.1.0.conv_pwl.weight"},
+                                                    {"features.2.block.2.1.bias", "blocks.1.0.bn3.bias"},
+                                                    {"features.4.block.2.fc2.bias", "blocks.2.0.se.conv_expand.bias"},
+                                                    {"features.4.block.3.0.weight", "blocks.2.0.conv_pwl.weight"},
+                                                    {"features.11.block.1.0.weight", "blocks.4.2.conv_dw.weight"},
+                                                    {"features.12.0.weight", "blocks.5.0.conv.weight"},
+                                                    {"features.12.1.running_mean", "blocks.5.0.bn1.running_mean"},
+                                                    {"classifier.0.weight", "conv_head.weight"},
+                                                    {"classifier.3.weight", "classifier.weight"}};
+  for (const auto& [ours, theirs] : v3) EXPECT_EQ(timm("mobilenet_v3_small", ours), theirs) << ours;
+}
+
 TEST(WeightsFile, TheStemThatWouldFitIsNamed) {
   const ModelSpec theirs{{"resnet18", 1, "standard"}, {5, 3, 64}}, ours{{"resnet18", 1, "small"}, {5, 1, 28}};
   auto from = FlatModel::create(theirs).value(), to = FlatModel::create(ours).value();

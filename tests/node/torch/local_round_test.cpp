@@ -193,6 +193,14 @@ TEST_F(ReadPlanTest, RefusesWhatIsNotForTheDataHereOrNotAPlan) {
   EXPECT_THAT(why(replaced(text, "epochs: 2", "epochs: -1")), HasSubstr("epochs"));
 }
 
+TEST_F(ReadPlanTest, TellsASiteWhoseMasksLackAClassOfTheKeyForIt) {
+  const auto text = replaced(write_options(plan), "classes: 2", "classes: 3");
+  EXPECT_THAT(why(text), testing::Not(HasSubstr("data.classes")));
+  auto masked = data;
+  masked.train.segmentation = true;
+  EXPECT_THAT(read_plan(text, masked).error().message, HasSubstr("data.classes"));
+}
+
 TEST_F(ReadPlanTest, RefusesADistillationLossThatSaysNothingForItsClasses) {
   plan.distillation.from = "global";
   plan.distillation.loss.loss = "logit-standardised";
