@@ -12,6 +12,7 @@ namespace {
 
 const std::map<std::string, std::string> kGroups{{"ca", "The consortium's certificates"},
                                                  {"coordinator", "The consortium's side of a job"},
+                                                 {"deploy", "From a model to the box in a clinic"},
                                                  {"node", "A hospital's side of a job"},
                                                  {"sim", "Both sides on one machine"}};
 

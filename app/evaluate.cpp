@@ -1,6 +1,7 @@
 #include <iostream>
 
 #include "app/command.h"
+#include "app/test_images.h"
 #include "coordinator/job.h"
 #include "data/masks.h"
 #include "training/segment.h"
@@ -9,30 +10,10 @@ namespace preceptor::app {
 namespace {
 
 struct Arguments {
-  std::string model, data, kind, split = "test", masks = "instance";
-  std::uint64_t seed = 1;
+  std::string model;
+  TestImages images;
   bool json = false, tiled = false;
 };
-
-bool wanted(data::Split has, const std::string& split) {
-  const auto named = split == "train" ? data::Split::kTrain : split == "validation" ? data::Split::kValidation : data::Split::kTest;
-  return split == "all" || has == named || has == data::Split::kUnassigned;
-}
-
-/// The images of one split; all of them where the source has no split.
-data::Dataset choose(const data::Source& source, const std::string& split) {
-  std::vector<std::size_t> index;
-  for (std::size_t i = 0; i < source.splits.size(); ++i)
-    if (wanted(source.splits[i], split)) index.push_back(i);
-  return source.images.subset(index);
-}
-
-/// Default reader of a path.
-std::string kind_of(const std::string& path) {
-  std::error_code error;
-  if (!std::filesystem::is_directory(path, error)) return "medmnist";
-  return std::filesystem::is_directory(std::filesystem::path(path) / "labels", error) ? "masks" : "folder";
-}
 
 /// Images at their own size, cut into tiles of the model's; what a clinic would do with large images.
 Result<training::Metrics> evaluate_tiled(models::FlatModel& model, const data::SourceOptions& options, const Arguments& a) {
@@ -41,7 +22,7 @@ Result<training::Metrics> evaluate_tiled(models::FlatModel& model, const data::S
   const auto network = [&](const at::Tensor& images) { return model.forward(images); };
   std::vector<training::SegmentationScore> scores;
   for (const auto& entry : TRY(data::list_masked(options))) {
-    if (!wanted(entry.split, a.split)) continue;
+    if (!a.images.wanted(entry.split)) continue;
     const auto pair = data::read_masked(options, entry);
     if (!pair) return in(entry.image, pair.error());
     const auto& shape = pair->image.shape;
@@ -51,19 +32,19 @@ Result<training::Metrics> evaluate_tiled(models::FlatModel& model, const data::S
       return fail(Code::kInvalid, "{}: has a class that the model does not know", entry.label);
     scores.push_back(training::score_masks(classes, pair->mask, shape.height, shape.width, task.classes));
   }
-  if (scores.empty()) return fail(Code::kInvalid, "{} has no image in its {} split", a.data, a.split);
-  return training::measure(scores, a.seed);
+  if (scores.empty()) return fail(Code::kInvalid, "{} has no image in its {} split", a.images.path, a.images.split);
+  return training::measure(scores, a.images.seed);
 }
 
 Result<void> print(const Arguments& a, const training::Metrics& metrics, const std::vector<std::string>& skipped) {
   if (a.json) {
     auto json = coordinator::to_json(metrics);
-    json["split"] = a.split;
+    json["split"] = a.images.split;
     json["skipped"] = skipped;
     std::cout << json.dump(2) << "\n";
     return {};
   }
-  std::cout << fmt::format("{} ({} split, {} images)\n", a.data, a.split, metrics.images);
+  std::cout << fmt::format("{} ({} split, {} images)\n", a.images.path, a.images.split, metrics.images);
   const auto line = [](const char* name, const std::optional<training::Estimate>& e) {
     std::cout << (e ? fmt::format("  {:12} {:.4f}  (95 % {:.4f} to {:.4f})\n", name, e->value, e->low, e->high)
                     : fmt::format("  {:12} not defined on this set\n", name));
@@ -84,28 +65,18 @@ Result<void> print(const Arguments& a, const training::Metrics& metrics, const s
 
 Result<void> evaluate(const Arguments& a) {
   auto loaded = TRY(models::load_model(a.model));
-  const auto& task = loaded.model.spec().task;
-  data::SourceOptions options;
-  options.path = a.data;
-  options.kind = !a.kind.empty() ? a.kind : kind_of(a.data);
-  options.masks = a.masks;
-  if (a.masks == "class") options.classes = task.classes;  // the last of them need not occur here
-  options.image_size = task.image_size;
-  options.channels = task.channels;
+  const auto& spec = loaded.model.spec();
   if (a.tiled) {
+    const auto options = a.images.source_for(spec);
     if (options.kind != "masks") return fail(Code::kInvalid, "--tiled is for images with masks (--kind masks), not for '{}'", options.kind);
     data::Dataset masks;
     masks.segmentation = true;
-    TRY(training::check_task(loaded.model.spec().model, masks));
+    TRY(training::check_task(spec.model, masks));
     return print(a, TRY(evaluate_tiled(loaded.model, options, a)), {});
   }
-  const auto source = TRY(data::read_source(options, a.seed));
-  TRY(training::check_task(loaded.model.spec().model, source.images));
-  if (int(source.images.classes.size()) != task.classes)
-    return fail(Code::kInvalid, "{} has {} classes and the model {}; is it the right data?", a.data, source.images.classes.size(), task.classes);
-  const auto images = choose(source, a.split);
-  if (images.size() == 0) return fail(Code::kInvalid, "{} has no image in its {} split", a.data, a.split);
-  return print(a, coordinator::evaluate(loaded.model, images, a.seed), source.skipped);
+  std::vector<std::string> skipped;
+  const auto images = TRY(a.images.read_for(spec, &skipped));
+  return print(a, coordinator::evaluate(loaded.model, images, a.images.seed), skipped);
 }
 
 const RegisterCommand kEvaluate{
@@ -114,12 +85,8 @@ const RegisterCommand kEvaluate{
      [](CLI::App& app) -> std::function<int()> {
        auto a = std::make_shared<Arguments>();
        app.add_option("model", a->model, ".safetensors written by preceptor")->required();
-       app.add_option("data", a->data, "MedMNIST .npz, a folder of images, or one with images/ and labels/")->required();
-       app.add_option("--kind", a->kind, "reader; default by what the path is: medmnist, folder or masks");
-       app.add_option("--masks", a->masks, "what label maps hold")->check(CLI::IsMember({"instance", "class"}))->capture_default_str();
+       a->images.add_to(app, /*path_is_flag=*/false);
        app.add_flag("--tiled", a->tiled, "segment images at their own size, in tiles of the model's; otherwise they are resized to it");
-       app.add_option("--split", a->split)->check(CLI::IsMember({"train", "validation", "test", "all"}))->capture_default_str();
-       app.add_option("--seed", a->seed, "of the bootstrap")->capture_default_str();
        app.add_flag("--json", a->json, "print JSON instead of text");
        return [a] { return finish(evaluate(*a)); };
      }}};

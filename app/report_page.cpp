@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
+#include "app/page.h"
 #include "app/report_format.h"
-#include "app/report_style.h"
 #include "app/report_svg.h"
 #include "app/report_tables.h"
 
@@ -13,12 +13,6 @@ namespace {
 constexpr std::size_t kMaxSites = 200, kMaxForest = 40, kMaxRounds = 100, kMaxList = 50;
 constexpr std::size_t kMaxConfig = 256 << 10;  ///< characters
 constexpr double kSignificance = 0.05;         ///< of node/verdict.h
-
-std::string section(const char* heading, const std::string& body) {
-  return fmt::format("<section>\n<h2>{}</h2>\n{}</section>\n", heading, body);
-}
-
-std::string note(const std::string& text) { return "<p class=\"note\">" + text + "</p>\n"; }
 
 std::string of_all(std::size_t shown, std::size_t all, const char* things, const char* which) {
   if (shown >= all) return "";
@@ -296,19 +290,11 @@ std::string provenance(const Run& run) {
 
 std::string page_html(const Run& run) {
   const auto& s = run.summary;
-  return fmt::format(
-             "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
-             "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
-             "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src "
-             "'unsafe-inline'\">\n"
-             "<meta name=\"color-scheme\" content=\"light dark\">\n<title>{}Preceptor run "
-             "report</title>\n<style>{}</style>\n</head>\n<body>\n<main>\n",
-             s.job.empty() ? "" : html(s.job, 100) + " · ", kReportStyle) +
-         header(run) + verdicts(run) + forest(run) + models(s) + curves(run) + bytes(s) +
-         rounds(run) + data_notes(s) + provenance(run) +
-         "<footer>Written by <code>preceptor report</code> from summary.json, rounds.jsonl and "
-         "config.yaml of the run directory. "
-         "A measure of models, not a medical device.</footer>\n</main>\n</body>\n</html>\n";
+  return document((s.job.empty() ? "" : html(s.job, 100) + " · ") + "Preceptor run report",
+                  header(run) + verdicts(run) + forest(run) + models(s) + curves(run) + bytes(s) + rounds(run) +
+                      data_notes(s) + provenance(run),
+                  "Written by <code>preceptor report</code> from summary.json, rounds.jsonl and config.yaml of the run directory. "
+                  "A measure of models, not a medical device.");
 }
 
 }  // namespace preceptor::app

@@ -9,6 +9,7 @@
 #include "common/log.h"
 #include "common/version.h"
 #include "data/manifest.h"
+#include "training/contract.h"
 
 namespace preceptor::coordinator {
 
@@ -36,20 +37,6 @@ void put(Json& json, const std::string& name, const Estimate* estimate) {
 }
 
 }  // namespace
-
-Json to_json(const training::Metrics& m) {
-  Json json{{"images", m.images}};
-  const auto add = [&](const char* name, const std::optional<training::Estimate>& e) { put(json, name, e ? &*e : nullptr); };
-  add("auc", m.auc);
-  add("accuracy", m.accuracy);
-  add("sensitivity", m.sensitivity);
-  add("specificity", m.specificity);
-  add("ece", m.ece);
-  add("dice", m.dice);
-  add("iou", m.iou);
-  add("hd95", m.hd95);
-  return json;
-}
 
 Json to_json(const transport::SiteReport& r) {
   Json json{{"train", r.train}, {"validation", r.validation}, {"test", r.test}};
@@ -155,7 +142,9 @@ Result<Json> Job::conclude(const Finished& finished, const WireBytes& bytes, con
   const auto& model = *machine_->model();
   student.load({reinterpret_cast<const float*>(model.data()), model.size() / sizeof(float)});
   const auto hash = model_hash(student.store());
-  TRY(models::save_model(out_ / "model.safetensors", student, {{"job", options_.job}, {"config_hash", config_hash_}, {"model_hash", hash}}));
+  auto metadata = training::contract_metadata(training::make_contract(student, federation_->consortium));
+  metadata.merge(std::map<std::string, std::string>{{"job", options_.job}, {"config_hash", config_hash_}, {"model_hash", hash}});
+  TRY(models::save_model(out_ / "model.safetensors", student, metadata));
   const auto test = coordinator::evaluate(student, federation_->consortium.test, options_.seed);
 
   Json summary{{"version", kVersion},

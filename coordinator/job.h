@@ -5,6 +5,7 @@
 #include "coordinator/coordinator.h"
 #include "coordinator/derive.h"
 #include "plan/plan.h"
+#include "training/metrics_json.h"
 
 namespace preceptor::coordinator {
 
@@ -83,7 +84,7 @@ class Job {
 };
 
 /// {"auc": …, "auc_low": …, "auc_high": …, "accuracy": …}; null where a metric is not defined.
-nlohmann::ordered_json to_json(const training::Metrics& metrics);
+using training::to_json;
 nlohmann::ordered_json to_json(const transport::SiteReport& report);
 /// {"teacher_auc": …, "teacher_auc_low": …, "teacher_accuracy": …, "teacher_dice": …}: the keys that a report has of its
 /// models, for one more.
