@@ -174,10 +174,10 @@ std::vector<Setting> settings_of(const SearchOptions& search) {
   std::vector<Setting> all;
   const auto ratios = search.ratios.empty() ? std::vector<double>{-1} : search.ratios;
   const auto energies = search.energies.empty() ? std::vector<double>{-1} : search.energies;
-  const auto int8 = search.int8.empty() ? std::vector<bool>{true} : search.int8;
-  for (const bool rounds : int8)
+  const auto precisions = search.precisions.empty() ? std::vector<std::string>{"int8"} : search.precisions;
+  for (const auto& precision : precisions)
     for (const double ratio : ratios)
-      for (const double energy : energies) all.push_back({ratio, energy, rounds});
+      for (const double energy : energies) all.push_back({ratio, energy, precision == "int8"});
   return all;
 }
 
@@ -264,7 +264,9 @@ Result<void> check(const RecipeOptions& options) {
   if (!search.chain.empty() && !names.contains(search.chain)) problems.push_back(fmt::format("search.chain: there is no chain '{}'", search.chain));
   if (!std::ranges::is_sorted(search.ratios)) problems.push_back("search.ratios: must rise, from mild to strong");
   if (!std::ranges::is_sorted(search.energies, std::greater<>())) problems.push_back("search.energies: must fall, from mild to strong");
-  if (!std::ranges::is_sorted(search.int8)) problems.push_back("search.int8: [false, true] is the order from mild to strong");
+  for (const auto& precision : search.precisions)
+    if (precision != "float" && precision != "int8") problems.push_back(fmt::format("search.precisions: float or int8, not '{}'", precision));
+  if (!std::ranges::is_sorted(search.precisions)) problems.push_back("search.precisions: [float, int8] is the order from mild to strong");
   if (problems.empty()) return {};
   return problems_error(problems);
 }

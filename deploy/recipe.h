@@ -38,14 +38,14 @@ struct SearchOptions {
   std::string chain;                ///< whose steps are varied; "": no search
   std::vector<double> ratios;       ///< of its prune steps
   std::vector<double> energies;     ///< of its factorise steps, falling
-  std::vector<bool> int8;           ///< with (true) and without its quantise steps
+  std::vector<std::string> precisions;  ///< float: without its quantise steps; int8: with them
   double max_milliseconds = 0, max_mib = 0, min_metric = 0;  ///< 0: any
   template <class V>
   void visit(V& v) {
     v("chain", chain);
     v("ratios", ratios);
     v("energies", energies);
-    v("int8", int8);
+    v("precisions", precisions);
     v("max_milliseconds", max_milliseconds, Range{0, 1e9});
     v("max_mib", max_mib, Range{0, 1e9});
     v("min_metric", min_metric, Range{0, 1});

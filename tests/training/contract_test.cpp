@@ -60,7 +60,7 @@ TEST(Contract, TellsAnImageThatTheModelWasNotTrainedFor) {
 }
 
 TEST(Contract, StandsInAModelFileAndIsReadWithDistrust) {
-  const TempDir dir;
+  const preceptor::test::TempDir dir;
   auto model = models::FlatModel::create({{"shufflenet_v2", 0.5, "small"}, {2, 1, 28}}).value();
   model.initialise(RandomStream(1, "x"));
   const auto contract = make_contract(model, grey(40, 160));
