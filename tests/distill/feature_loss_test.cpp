@@ -236,7 +236,7 @@ TEST_P(EveryFeatureLoss, IsForASitesRoundOnlyIfItLearnsNothingOfItsOwn) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Registered, EveryFeatureLoss, testing::ValuesIn(feature_losses().names()),
-                         [](const auto& info) { return info.param; });
+                         [](const auto& param) { return param.param; });
 
 TEST(FeatureLoss, AnUnknownNameIsAnsweredWithTheKnownOnes) {
   DistillationOptions options;

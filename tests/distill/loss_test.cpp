@@ -98,7 +98,7 @@ Split split(const std::vector<double>& student, const std::vector<double>& teach
     if (i != label) sum.others += teacher[i] / (1 - pt) * std::log(teacher[i] / (1 - pt) * (1 - qt) / student[i]);
   return sum;
 }
-std::vector<double> softmax(const at::Tensor& logits, double t) {
+std::vector<double> probabilities(const at::Tensor& logits, double t) {
   std::vector<double> p;
   double sum = 0;
   for (std::int64_t i = 0; i < logits.size(0); ++i) p.push_back(std::exp(logits[i].item<double>() / t));
@@ -114,7 +114,7 @@ TEST(Dkd, IsTheFormulaOfThePaper) {
   for (const double t : {1.0, 4.0}) {
     double expected = 0;
     for (std::int64_t i = 0; i < 5; ++i) {
-      const auto parts = split(softmax(student[i], t), softmax(teacher[i], t), std::size_t(labels[i].item<std::int64_t>()));
+      const auto parts = split(probabilities(student[i], t), probabilities(teacher[i], t), std::size_t(labels[i].item<std::int64_t>()));
       expected += t * t * (0.7 * parts.target + 3 * parts.others) / 5;
     }
     EXPECT_NEAR(loss_named("dkd")(student, teacher, labels, {"dkd", t, 1, 1, 0.7, 3}).item<double>(), expected, 1e-9);
@@ -126,7 +126,7 @@ TEST(Dkd, WithTheTeachersDoubtAsBetaIsHintonsLoss) {
   const auto label = torch::tensor({2}, torch::kInt64);
   for (int i = 0; i < 5; ++i) {
     const auto student = torch::randn({1, 4}, torch::kDouble), teacher = torch::randn({1, 4}, torch::kDouble);
-    const double doubt = 1 - softmax(teacher[0], 2)[2];
+    const double doubt = 1 - probabilities(teacher[0], 2)[2];
     EXPECT_NEAR(loss_named("dkd")(student, teacher, label, {"dkd", 2, 1, 1, 1, doubt}).item<double>(),
                 value(loss_named("soft-target"), student, teacher, 2), 1e-9);
   }

@@ -118,7 +118,7 @@ std::vector<std::string> published_models() {
     if (!(*zoo().find(name))->sizes.empty()) names.push_back(name);
   return names;
 }
-INSTANTIATE_TEST_SUITE_P(Zoo, Taps, testing::ValuesIn(published_models()), [](const auto& info) { return info.param; });
+INSTANTIATE_TEST_SUITE_P(Zoo, Taps, testing::ValuesIn(published_models()), [](const auto& param) { return param.param; });
 
 }  // namespace
 }  // namespace preceptor::models
