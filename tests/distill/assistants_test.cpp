@@ -46,20 +46,21 @@ TEST_F(AssistantsTest, NoneLeavesTheTeacherToTheStudent) {
 }
 
 TEST_F(AssistantsTest, AreTrainedOneAfterTheOtherAndTheLastTeaches) {
-  std::vector<AssistantOptions> two{assistant(10), assistant(10)};
+  std::vector<AssistantOptions> two{assistant(40), assistant(40)};
   two[1].model = {"test-tiny", 0.25};
   std::vector<std::size_t> order;
   const auto last = through_assistants(teacher, two, set, 1, [&](std::size_t which, int, double) { order.push_back(which); });
   ASSERT_TRUE(last) << last.error().message;
-  EXPECT_EQ(order.size(), 20u);
+  EXPECT_EQ(order.size(), 80u);
   EXPECT_TRUE(std::ranges::is_sorted(order));
   EXPECT_EQ(last->model()->spec().model.width, 0.25);
-  EXPECT_LT(distance(*last), 0.05) << "what the teacher knows came through both, without a label";
+  const std::vector<AssistantOptions> untrained{assistant(0)};
+  EXPECT_LT(distance(*last), 0.3 * distance(through_assistants(teacher, untrained, set, 1).value())) << "what the teacher knows came through both, without a label";
 }
 
 TEST_F(AssistantsTest, EachHearsTheOneBeforeItAndNotTheTeacher) {
   // The first knows nothing; a second that heard the teacher would come near it all the same.
-  const std::vector<AssistantOptions> two{assistant(0), assistant(10)}, one{assistant(10)};
+  const std::vector<AssistantOptions> two{assistant(0), assistant(40)}, one{assistant(40)};
   const auto through_ignorance = through_assistants(teacher, two, set, 1), straight = through_assistants(teacher, one, set, 1);
   ASSERT_TRUE(through_ignorance && straight);
   EXPECT_GT(distance(*through_ignorance), 3 * distance(*straight));
