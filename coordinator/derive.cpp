@@ -8,11 +8,6 @@
 namespace preceptor::coordinator {
 namespace {
 
-Result<models::ModelSpec> spec_for(const models::ModelOptions& model, const data::Dataset& images) {
-  TRY(training::check_task(model, images));
-  return models::ModelSpec{model, {int(images.classes.size()), images.channels, images.height}};
-}
-
 training::EpochCallback report(Progress& progress, int epochs) {
   return [&progress, epochs](int epoch, double loss) {
     progress.update(double(epoch + 1) / epochs, fmt::format("epoch {}/{}, loss {:.3f}", epoch + 1, epochs, loss));
@@ -40,7 +35,7 @@ Result<models::LoadedWeights> start_from(models::FlatModel& model, const std::st
 
 /// From random values, or from a file of others' weights; those need no training if their head fits.
 Result<std::shared_ptr<models::FlatModel>> train_teacher(const TeacherOptions& options, const data::Splits& data, std::uint64_t seed) {
-  const auto spec = TRY(spec_for(options.model, data.test));
+  const auto spec = TRY(training::spec_for(options.model, data.test));
   auto model = std::make_shared<models::FlatModel>(TRY(models::FlatModel::create(spec, options.training.device)));
   model->initialise(RandomStream(seed, "teacher/init"));
   if (!options.path.empty()) {
@@ -59,7 +54,7 @@ Result<std::shared_ptr<models::FlatModel>> train_teacher(const TeacherOptions& o
 }
 
 Result<models::FlatModel> start_student(const StudentOptions& options, const data::Dataset& images, std::uint64_t seed) {
-  const auto spec = TRY(spec_for(options.model, images));
+  const auto spec = TRY(training::spec_for(options.model, images));
   const bool foreign = TRY(is_foreign(options.path));
   if (options.path.empty() || foreign) {
     auto model = TRY(models::FlatModel::create(spec, options.training.device));
@@ -75,6 +70,40 @@ Result<models::FlatModel> start_student(const StudentOptions& options, const dat
   return std::move(loaded.model);
 }
 
+/// Whoever stands at the end of the chain of assistants.
+Result<distill::Teacher> next_to_student(const distill::Teacher& teacher, const StudentOptions& student, const data::Dataset& images,
+                                         std::uint64_t seed) {
+  Progress progress("distilling the assistants");
+  const auto& assistants = student.assistants;
+  auto last = distill::through_assistants(teacher, assistants, images, seed, [&](std::size_t which, int epoch, double loss) {
+    const int epochs = assistants[which].training.epochs;
+    progress.update((double(which) + double(epoch + 1) / epochs) / double(assistants.size()),
+                    fmt::format("assistant {}/{}, epoch {}/{}, loss {:.3f}", which + 1, assistants.size(), epoch + 1, epochs, loss));
+  });
+  if (!last) return in("student", last.error());
+  return last;
+}
+
+/// On the consortium's images: plainly, from a teacher, beside peers, or both.
+Result<training::Trained> train_student(models::FlatModel& model, const StudentOptions& options, const std::optional<distill::Teacher>& teacher,
+                                        std::vector<models::FlatModel>& peers, const data::Dataset& images, std::uint64_t seed) {
+  const auto training = teacher ? distill::with_views(options.training) : options.training;
+  auto objective = teacher ? TRY(distill::make_objective(options.distillation, *teacher, images, training, seed))
+                           : training::make_supervised(training, images);
+  if (!peers.empty()) objective = distill::make_mutual(options.mutual, std::move(objective), peers, images, training);
+  Progress progress(teacher ? "distilling the student" : "training the student");
+  return training::train(model, images, training, *objective, seed, {}, report(progress, training.epochs));
+}
+
+/// So that a mistake in the student's options does not cost the teacher's training.
+Result<void> check(const StudentOptions& options, bool taught, const data::Dataset& images) {
+  TRY(distill::check(options.assistants, images));
+  if (!options.assistants.empty() && !taught)
+    return fail(Code::kInvalid, "assistants need a teacher; set teacher.path or teacher.training.epochs");
+  if (taught && options.training.epochs > 0) TRY(distill::check(options.distillation, int(images.classes.size())));
+  return {};
+}
+
 }  // namespace
 
 training::Metrics evaluate(models::FlatModel& model, const data::Dataset& set, std::uint64_t seed) {
@@ -83,28 +112,26 @@ training::Metrics evaluate(models::FlatModel& model, const data::Dataset& set, s
 }
 
 Result<Derived> derive(const TeacherOptions& teacher, const StudentOptions& student, const data::Splits& consortium, std::uint64_t seed) {
-  // First, so that a mistake in its options does not cost the teacher's training.
+  const bool foreign = TRY(is_foreign(teacher.path));
+  const bool taught = !teacher.path.empty() || teacher.training.epochs > 0;
+  if (const auto checked = check(student, taught, consortium.test); !checked) return in("student", checked.error());
   auto model = TRY(start_student(student, consortium.test, seed));
+  auto peers = distill::make_peers(student.mutual, consortium.test, student.training.device, RandomStream(seed, "peers").bits64());
+  if (!peers) return in("student", peers.error());
   std::optional<distill::Teacher> guide;
   std::optional<training::Metrics> teacher_metrics;
   const models::TaskOptions task{int(consortium.test.classes.size()), consortium.test.channels, consortium.test.height};
-  const bool foreign = TRY(is_foreign(teacher.path));
   if (!teacher.path.empty() && !foreign) {
     guide = TRY(distill::Teacher::load(teacher.path, task, teacher.training.device, consortium.test.segmentation));
-  } else if (foreign || teacher.training.epochs > 0) {
+  } else if (taught) {
     guide = distill::Teacher::wrap(TRY(train_teacher(teacher, consortium, seed)));
   }
   if (guide && consortium.test.size() > 0)
     teacher_metrics = training::measure(training::outcome_of(guide->network(), consortium.test), seed);
   if (student.training.epochs > 0) {
-    Progress progress(guide ? "distilling the student" : "training the student");
-    const auto callback = report(progress, student.training.epochs);
-    const auto stream = RandomStream(seed, "student").bits64();
-    const auto trained = [&]() -> Result<training::Trained> {
-      if (guide) return distill::derive(model, *guide, consortium.train, student.training, student.distillation, stream, callback);
-      const auto objective = training::make_supervised(student.training, consortium.train);
-      return training::train(model, consortium.train, student.training, *objective, stream, {}, callback);
-    }();
+    const auto tutor = guide ? std::optional(TRY(next_to_student(*guide, student, consortium.train, RandomStream(seed, "assistants").bits64())))
+                             : std::nullopt;
+    const auto trained = train_student(model, student, tutor, *peers, consortium.train, RandomStream(seed, "student").bits64());
     if (!trained) return in("student (is data.partition.consortium large enough?)", trained.error());
   }
   auto metrics = evaluate(model, consortium.test, seed);

@@ -2,7 +2,8 @@
 #include <filesystem>
 
 #include "data/data.h"
-#include "distill/distill.h"
+#include "distill/assistants.h"
+#include "distill/mutual.h"
 #include "training/metrics.h"
 
 namespace preceptor::coordinator {
@@ -28,12 +29,16 @@ struct StudentOptions {
   models::ModelOptions model{"shufflenet_v2", 0.5, "small"};
   training::TrainingOptions training;  ///< on the consortium's images; epochs: 0: no training before federation
   distill::DistillationOptions distillation;
+  std::vector<distill::AssistantOptions> assistants;  ///< between teacher and student, the first next to the teacher
+  distill::MutualOptions mutual;                      ///< peers to learn beside, with a teacher or without
   template <class V>
   void visit(V& v) {
     v("path", path);
     v("model", model);
     v("training", training);
     v("distillation", distillation);
+    v("assistants", assistants);
+    v("mutual", mutual);
   }
 };
 
@@ -47,7 +52,7 @@ struct Derived {
   bool teacher_is_new = false;  ///< made here: no model file holds it yet
 };
 
-/// Trains or loads the teacher, then derives the student; shows progress. Errors name the option to change.
+/// Trains or loads the teacher, then its assistants, then derives the student; shows progress. Errors name the option to change.
 Result<Derived> derive(const TeacherOptions& teacher, const StudentOptions& student, const data::Splits& consortium, std::uint64_t seed);
 
 /// Metrics of a model on a set.

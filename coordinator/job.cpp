@@ -87,6 +87,9 @@ Result<std::unique_ptr<Job>> Job::prepare(const JobOptions& options, const std::
   job->config_hash_ = hex(sha256(config));
   job->federation_ = &federation;
   job->out_ = out;
+  // Every node would refuse the plan for it.
+  if (options.distillation.from != "none")
+    TRY(distill::check(options.distillation.loss, int(federation.consortium.test.classes.size()), /*in_rounds=*/true));
   job->derived_.emplace(TRY(derive(options.teacher, options.student, federation.consortium, options.seed)));
   auto& student = job->derived_->student;
   // Kept so that another run may start from them: teacher.path, student.path.

@@ -3,9 +3,6 @@
 #include "distill/loss.h"
 
 namespace preceptor::distill {
-
-at::Tensor soft_target(const at::Tensor& student, const at::Tensor& teacher, double temperature);
-
 namespace {
 
 at::Tensor standardise(const at::Tensor& logits) {
@@ -14,8 +11,9 @@ at::Tensor standardise(const at::Tensor& logits) {
 
 /// Soft targets between z-scored logits: the student matches the teacher's shape, not its scale
 /// (Sun 2024, arXiv:2403.01427).
-at::Tensor logit_standardised(const at::Tensor& student, const at::Tensor& teacher, double t) {
-  return soft_target(standardise(student), standardise(teacher), t);
+at::Tensor logit_standardised(const at::Tensor& student, const at::Tensor& teacher, const at::Tensor& /*labels*/,
+                              const DistillationOptions& options) {
+  return soft_target(standardise(student), standardise(teacher), options.temperature);
 }
 
 const RegisterSoftLoss kLogitStandardised{

@@ -12,6 +12,11 @@ at::Tensor soft_target(const at::Tensor& student, const at::Tensor& teacher, dou
 }
 
 namespace {
-const RegisterSoftLoss kSoftTarget{"soft-target", {soft_target, 2, ""}};
+const RegisterSoftLoss kSoftTarget{
+    "soft-target",
+    {[](const auto& student, const auto& teacher, const auto& /*labels*/, const DistillationOptions& options) {
+       return soft_target(student, teacher, options.temperature);
+     },
+     2, ""}};
 }
 }  // namespace preceptor::distill

@@ -38,7 +38,7 @@ Result<Plan> read_plan(const std::string& text, const data::Splits& data) {
       return fail(Code::kRefused, "its teacher is for {} classes and {} channels, its student for {} and {}", taught.classes,
                   taught.channels, task.classes, task.channels);
   }
-  if (plan.distillation.from != "none") TRY(distill::find_soft_loss(plan.distillation.loss, task.classes));
+  if (plan.distillation.from != "none") TRY(distill::check(plan.distillation.loss, task.classes, /*in_rounds=*/true));
   return plan;
 }
 

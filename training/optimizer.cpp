@@ -57,6 +57,12 @@ std::unique_ptr<Optimizer> make_optimizer(const TrainingOptions& options, const 
   return std::make_unique<Sgd>(options, space, like);
 }
 
+void clip(at::Tensor& gradients, double norm) {
+  if (norm <= 0) return;
+  const double length = gradients.norm().item<double>();
+  if (length > norm) gradients.mul_(norm / length);
+}
+
 double schedule_factor(const TrainingOptions& options, double progress) {
   if (progress < options.warmup) return progress / options.warmup;
   if (options.schedule == "cosine") return 0.01 + 0.99 * 0.5 * (1 + std::cos(std::numbers::pi * progress));

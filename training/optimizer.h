@@ -19,6 +19,9 @@ class Optimizer {
 /// sgd: Nesterov momentum (Sutskever 2013); adamw: decoupled decay (Loshchilov 2017, arXiv:1711.05101).
 std::unique_ptr<Optimizer> make_optimizer(const TrainingOptions& options, const ParameterSpace& space, const at::Tensor& like);
 
+/// Shortens the gradients to an L2 norm of at most `norm`; 0: leaves them as they are.
+void clip(at::Tensor& gradients, double norm);
+
 /// Factor on the base rate at `progress` in [0, 1] of the whole job.
 double schedule_factor(const TrainingOptions& options, double progress);
 

@@ -52,11 +52,6 @@ at::Tensor class_weights(const TrainingOptions& options, const data::Dataset& da
   return weights;
 }
 
-void clip(at::Tensor& gradients, double norm) {
-  const double length = gradients.norm().item<double>();
-  if (length > norm) gradients.mul_(norm / length);
-}
-
 /// Consecutive pieces of `order`; a last piece of one image joins the one before (batch norm needs two).
 std::vector<std::span<const std::size_t>> batches(std::span<const std::size_t> order, std::size_t size) {
   std::vector<std::span<const std::size_t>> pieces;
@@ -92,6 +87,11 @@ Result<void> check_task(const models::ModelOptions& model, const data::Dataset& 
   return {};
 }
 
+Result<models::ModelSpec> spec_for(const models::ModelOptions& model, const data::Dataset& dataset) {
+  TRY(check_task(model, dataset));
+  return models::ModelSpec{model, {int(dataset.classes.size()), dataset.channels, dataset.height}};
+}
+
 void use_threads(int threads) {
   if (at::get_num_threads() != threads) at::set_num_threads(threads);
 }
@@ -113,15 +113,18 @@ Result<Trained> train(models::FlatModel& model, const data::Dataset& dataset, co
     for (const auto piece : batches(order, std::size_t(options.batch))) {
       auto batch = make_batch(dataset, piece, options.augment, seed, view);
       model.gradients().zero_();
-      const auto loss = objective.loss(batch, model.forward(batch.images));
+      const auto [logits, features] = models::with_features([&] { return model.forward(batch.images); });
+      const auto loss = objective.loss_with(batch, logits, features);
       loss.backward();
       const double value = loss.item<double>();
       if (!std::isfinite(value))
         return fail(Code::kInvalid, "the loss is no longer finite in epoch {}; lower learning_rate (now {})", epoch + 1, options.learning_rate);
       torch::NoGradGuard no_grad;
-      if (options.clip_norm > 0) clip(model.gradients(), options.clip_norm);
+      clip(model.gradients(), options.clip_norm);
       const double progress = stretch.begin + (stretch.end - stretch.begin) * double(result.steps) / all_steps;
-      optimizer->step(model.values(), model.gradients(), options.learning_rate * schedule_factor(options, progress));
+      const double rate = options.learning_rate * schedule_factor(options, progress);
+      optimizer->step(model.values(), model.gradients(), rate);
+      objective.step(rate);
       loss_sum += value * double(piece.size());
       ++result.steps;
     }

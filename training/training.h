@@ -2,6 +2,7 @@
 #include <functional>
 
 #include "models/flat_model.h"
+#include "models/tap.h"
 #include "training/batch.h"
 
 namespace preceptor::training {
@@ -11,6 +12,12 @@ class Objective {
  public:
   virtual ~Objective() = default;
   virtual at::Tensor loss(const Batch& batch, const at::Tensor& logits) = 0;
+  /// What `train` calls: the same for an objective that also looks at what the network tapped on the way.
+  virtual at::Tensor loss_with(const Batch& batch, const at::Tensor& logits, const models::Features& /*features*/) {
+    return loss(batch, logits);
+  }
+  /// After each of the model's steps, with its learning rate: an objective that has parameters of its own moves them here.
+  virtual void step(double /*learning_rate*/) {}
 };
 
 /// Whether logits are [B, 2, classes]: those of a label head and a teacher head (models::Model).
@@ -28,6 +35,9 @@ std::unique_ptr<Objective> make_supervised(const TrainingOptions& options, const
 
 /// Error: kInvalid when a network that classifies is given masks, or the reverse.
 Result<void> check_task(const models::ModelOptions& model, const data::Dataset& dataset);
+
+/// That network for these images. Error: kInvalid as of check_task.
+Result<models::ModelSpec> spec_for(const models::ModelOptions& model, const data::Dataset& dataset);
 
 /// Where in the whole job this call stands: the schedule's progress goes from `begin` to `end`, and
 /// `first_epoch` counts the epochs that came before, so that augmentation goes on instead of starting anew.

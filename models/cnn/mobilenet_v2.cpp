@@ -1,6 +1,7 @@
 #include "models/cnn/timm_names.h"
 #include "models/layers.h"
 #include "models/model.h"
+#include "models/tap.h"
 
 namespace preceptor::models {
 namespace {
@@ -55,7 +56,7 @@ class MobileNetV2 : public Model {
     // torchvision's index: classifier.0 is the dropout that is left out here.
     classifier_ = register_module("classifier", Chain(torch::nn::Identity(), Linear(last, spec.task.classes)));
   }
-  torch::Tensor forward(torch::Tensor x) override { return classifier_->forward(global_pool(features_->forward(x))); }
+  torch::Tensor forward(torch::Tensor x) override { return classifier_->forward(tap(global_pool(tap_children(*features_, x, {1, 3, 6, 13, 17})))); }
 
  private:
   Chain features_{nullptr}, classifier_{nullptr};

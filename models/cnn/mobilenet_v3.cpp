@@ -2,6 +2,7 @@
 #include "models/cnn/timm_names.h"
 #include "models/layers.h"
 #include "models/model.h"
+#include "models/tap.h"
 
 namespace preceptor::models {
 namespace {
@@ -81,7 +82,7 @@ class MobileNetV3Small : public Model {
     classifier_ = register_module("classifier", Chain(Linear(6 * in, last), hard_swish(), torch::nn::Identity(),
                                                       Linear(last, spec.task.classes)));
   }
-  torch::Tensor forward(torch::Tensor x) override { return classifier_->forward(global_pool(features_->forward(x))); }
+  torch::Tensor forward(torch::Tensor x) override { return classifier_->forward(tap(global_pool(tap_children(*features_, x, {1, 3, 8, 11})))); }
 
  private:
   Chain features_{nullptr}, classifier_{nullptr};

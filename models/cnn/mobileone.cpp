@@ -1,5 +1,6 @@
 #include "models/cnn/reparameterise.h"
 #include "models/model.h"
+#include "models/tap.h"
 
 namespace preceptor::models {
 namespace {
@@ -83,7 +84,7 @@ class MobileOne : public Model {
     const auto head = register_module("head", std::make_shared<torch::nn::Module>("head"));
     fc_ = head->register_module("fc", Linear(in, spec.task.classes));
   }
-  torch::Tensor forward(torch::Tensor x) override { return fc_(global_pool(stages_->forward(stem_->forward(x)))); }
+  torch::Tensor forward(torch::Tensor x) override { return fc_(tap(global_pool(tap_children(*stages_, stem_->forward(x))))); }
   void fuse() override { fuse_parts(*this); }
 
  private:

@@ -2,6 +2,7 @@
 #include "models/cnn/squeeze_excite.h"
 #include "models/gelu.h"
 #include "models/model.h"
+#include "models/tap.h"
 
 namespace preceptor::models {
 namespace {
@@ -171,7 +172,7 @@ class RepViT : public Model {
     head_ = register_module("head", std::make_shared<Head>(in, spec.task.classes));
   }
   torch::Tensor forward(torch::Tensor x) override {
-    return head_->forward(global_pool(stages_->forward(stem2_(image_gelu(stem1_(x))))));
+    return head_->forward(tap(global_pool(tap_children(*stages_, stem2_(image_gelu(stem1_(x)))))));
   }
   /// As published: every channel mixer starts as the identity.
   void initialise(RandomStream& /*random*/) override {

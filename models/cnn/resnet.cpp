@@ -1,5 +1,6 @@
 #include "models/layers.h"
 #include "models/model.h"
+#include "models/tap.h"
 
 namespace preceptor::models {
 namespace {
@@ -83,7 +84,7 @@ class ResNet : public Model {
   torch::Tensor forward(torch::Tensor x) override {
     x = bn1_(conv1_(x)).relu_();
     if (pool_) x = torch::max_pool2d(x, 3, 2, 1);
-    return fc_(global_pool(layers_->forward(x)));
+    return fc_(tap(global_pool(tap_children(*layers_, x))));
   }
 
  private:

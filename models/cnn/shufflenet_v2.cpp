@@ -1,5 +1,6 @@
 #include "models/layers.h"
 #include "models/model.h"
+#include "models/tap.h"
 
 namespace preceptor::models {
 namespace {
@@ -54,7 +55,7 @@ class ShuffleNetV2 : public Model {
   torch::Tensor forward(torch::Tensor x) override {
     x = conv1_->forward(x);
     if (pool_) x = torch::max_pool2d(x, 3, 2, 1);
-    return fc_(global_pool(conv5_->forward(stages_->forward(x))));
+    return fc_(tap(global_pool(conv5_->forward(tap_children(*stages_, x)))));
   }
 
  private:

@@ -1,5 +1,6 @@
 #include "models/linear/layers.h"
 #include "models/model.h"
+#include "models/tap.h"
 
 namespace preceptor::models {
 namespace {
@@ -71,7 +72,7 @@ class Stage : public torch::nn::Module {
     blocks_ = register_module("blocks", Chain());
     for (int i = 0; i < depth; ++i) blocks_->push_back(GatedConv(out));
   }
-  torch::Tensor forward(torch::Tensor x) { return blocks_->forward(downsample_ ? downsample_->forward(x) : x); }
+  torch::Tensor forward(torch::Tensor x) { return tap_tokens(blocks_->forward(downsample_ ? downsample_->forward(x) : x)); }
 
  private:
   std::shared_ptr<Downsample> downsample_;
@@ -88,7 +89,7 @@ class Head : public torch::nn::Module {
     pre_logits_->push_back("norm", layer_norm(4 * width, kEpsilon));
     fc_ = register_module("fc", linear(4 * width, classes));
   }
-  torch::Tensor forward(const torch::Tensor& tokens) { return fc_(pre_logits_->forward(norm_(tokens.mean({1, 2})))); }
+  torch::Tensor forward(const torch::Tensor& tokens) { return fc_(pre_logits_->forward(norm_(tap(tokens.mean({1, 2}))))); }
 
  private:
   torch::nn::LayerNorm norm_{nullptr};

@@ -1,6 +1,7 @@
 #include "models/kernels/kernels.h"
 #include "models/linear/state_space.h"
 #include "models/model.h"
+#include "models/tap.h"
 
 namespace preceptor::models {
 namespace {
@@ -121,7 +122,7 @@ class Layer : public torch::nn::Module {
     if (!last) downsample_ = register_module("downsample", std::make_shared<PatchMerging>(width));
   }
   torch::Tensor forward(torch::Tensor x) {
-    x = blocks_->forward(x);
+    x = tap_tokens(blocks_->forward(x));
     return downsample_ ? downsample_->forward(x) : x;
   }
 
@@ -146,7 +147,7 @@ class MedMamba : public Model {
     head_ = register_module("head", linear(size.width << 3, spec.task.classes));
   }
   torch::Tensor forward(torch::Tensor images) override {
-    return head_(layers_->forward(patch_embed_->forward(images)).mean({1, 2}));
+    return head_(tap(layers_->forward(patch_embed_->forward(images)).mean({1, 2})));
   }
 
   void initialise(RandomStream& random) override {

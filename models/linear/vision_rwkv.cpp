@@ -3,6 +3,7 @@
 #include "models/kernels/kernels.h"
 #include "models/linear/layers.h"
 #include "models/model.h"
+#include "models/tap.h"
 
 namespace preceptor::models {
 namespace {
@@ -138,7 +139,9 @@ class VisionRwkv : public Model {
   }
   torch::Tensor forward(torch::Tensor images) override {
     const auto x = patch_embed_->forward(images);
-    return head_(ln1_(layers_->forward(x + pos_embed_.view({1, x.size(1), x.size(2), kWidth}))).mean({1, 2}));
+    const auto tap_patches = [](const torch::Tensor& y) { return tap_tokens(y); };
+    const auto placed = x + pos_embed_.view({1, x.size(1), x.size(2), kWidth});
+    return head_(tap(ln1_(tap_children(*layers_, placed, {2, 5, 8, 11}, tap_patches)).mean({1, 2})));
   }
 
   void initialise(RandomStream& random) override {

@@ -2,6 +2,7 @@
 #include "models/model.h"
 #include "models/segmentation/layers.h"
 #include "models/segmentation/padding.h"
+#include "models/tap.h"
 
 namespace preceptor::models {
 namespace {
@@ -108,9 +109,9 @@ class CMUNeXt : public Model {
     auto x = stem_->forward(pad_to_multiple(images, 16 >> left_out_));
     for (std::size_t i = 0; i < 5; ++i) {
       if (pools_before(i)) x = torch::max_pool2d(x, 2, 2);
-      skips[i] = x = encoder_[i]->forward(x);
+      skips[i] = x = tap(encoder_[i]->forward(x));
     }
-    for (std::size_t i = 4; i > 0; --i) x = fusion_[i]->forward(skips[i - 1], up_[i]->forward(x));
+    for (std::size_t i = 4; i > 0; --i) x = tap(fusion_[i]->forward(skips[i - 1], up_[i]->forward(x)));
     return crop_to(head_(x), images.size(2), images.size(3));
   }
 

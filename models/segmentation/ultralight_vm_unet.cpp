@@ -4,6 +4,7 @@
 #include "models/model.h"
 #include "models/segmentation/layers.h"
 #include "models/segmentation/padding.h"
+#include "models/tap.h"
 
 namespace preceptor::models {
 namespace {
@@ -176,13 +177,13 @@ class UltraLightVmUnet : public Model {
     Skips skips;
     for (std::size_t i = 0; i < 5; ++i) {
       x = ebn_[i](encoder_[i]->forward(x));
-      skips[i] = x = image_gelu(int(i) >= left_out_ ? torch::max_pool2d(x, 2, 2) : x);
+      skips[i] = x = tap(image_gelu(int(i) >= left_out_ ? torch::max_pool2d(x, 2, 2) : x));
     }
     skips = scab_->forward(skips);
-    x = image_gelu(encoder_[5]->forward(x));
+    x = tap(image_gelu(encoder_[5]->forward(x)));
     for (std::size_t i = 0; i < 5; ++i) {
       x = dbn_[i](decoder_[i]->forward(x));
-      x = image_gelu(i == 0 ? x : up(x, 5 - int(i))) + skips[4 - i];
+      x = tap(image_gelu(i == 0 ? x : up(x, 5 - int(i))) + skips[4 - i]);
     }
     return crop_to(up(final_(x), 0), images.size(2), images.size(3));
   }

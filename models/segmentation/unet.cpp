@@ -1,6 +1,7 @@
 #include "models/model.h"
 #include "models/segmentation/layers.h"
 #include "models/segmentation/padding.h"
+#include "models/tap.h"
 
 namespace preceptor::models {
 namespace {
@@ -83,11 +84,11 @@ class UNet : public Model {
   torch::Tensor forward(torch::Tensor images) override {
     auto x = pad_to_multiple(images, 1 << halvings_);
     std::vector<torch::Tensor> skips;
-    for (std::size_t s = 0; s < encoder_->size(); ++s) skips.push_back(x = encoder_->at<ChainImpl>(s).forward(x));
+    for (std::size_t s = 0; s < encoder_->size(); ++s) skips.push_back(x = tap(encoder_->at<ChainImpl>(s).forward(x)));
     for (std::size_t s = 0; s < decoder_->size(); ++s) {
       skips.pop_back();
       x = torch::cat({transpconvs_->at<Doubling>(s).forward(x), skips.back()}, 1);
-      x = decoder_->at<Stage>(s).forward(x);
+      x = tap(decoder_->at<Stage>(s).forward(x));
     }
     return crop_to(head_(x), images.size(2), images.size(3));
   }

@@ -2,6 +2,7 @@
 #include "models/segmentation/layers.h"
 #include "models/segmentation/padding.h"
 #include "models/segmentation/shift.h"
+#include "models/tap.h"
 
 namespace preceptor::models {
 namespace {
@@ -98,16 +99,16 @@ class UNeXt : public Model {
     for (std::size_t i = 0; i < 3; ++i) {
       x = ebn_[i](encoder_[i](x));
       if (int(i) >= left_out_) x = torch::max_pool2d(x, 2, 2);
-      skips[i] = x.relu_();
+      skips[i] = tap(x.relu_());
     }
-    skips[3] = x = to_images(norm3_(block1_->forward(patch_embed3_->forward(x))));
-    x = to_images(norm4_(block2_->forward(patch_embed4_->forward(x))));
+    skips[3] = x = tap(to_images(norm3_(block1_->forward(patch_embed3_->forward(x)))));
+    x = tap(to_images(norm4_(block2_->forward(patch_embed4_->forward(x)))));
     x = up(0, x) + skips[3];
-    x = to_images(dnorm3_(dblock1_->forward(to_tokens(x))));
+    x = tap(to_images(dnorm3_(dblock1_->forward(to_tokens(x)))));
     x = up(1, x) + skips[2];
-    x = to_images(dnorm4_(dblock2_->forward(to_tokens(x))));
+    x = tap(to_images(dnorm4_(dblock2_->forward(to_tokens(x)))));
     x = up(2, x) + skips[1];
-    x = up(3, x) + skips[0];
+    x = tap(up(3, x) + skips[0]);
     return crop_to(final_(up(4, x)), images.size(2), images.size(3));
   }
 

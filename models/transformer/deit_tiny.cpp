@@ -2,6 +2,7 @@
 
 #include "models/layers.h"
 #include "models/model.h"
+#include "models/tap.h"
 #include "models/transformer/first_values.h"
 
 namespace preceptor::models {
@@ -84,8 +85,9 @@ class DeitTiny : public Model {
     std::vector<torch::Tensor> tokens{cls_token_.expand({x.size(0), -1, -1})};
     if (dist_token_.defined()) tokens.push_back(dist_token_.expand({x.size(0), -1, -1}));
     tokens.push_back(patches);
-    x = norm_(blocks_->forward(torch::cat(tokens, 1) + pos_embed_));
-    const auto label = head_(x.select(1, 0));
+    const auto tap_patches = [&](const torch::Tensor& y) { return tap_tokens(y, y.size(1) - patches.size(1)); };
+    x = norm_(tap_children(*blocks_, torch::cat(tokens, 1) + pos_embed_, {2, 5, 8, 11}, tap_patches));
+    const auto label = head_(tap(x.select(1, 0)));
     if (head_dist_.is_empty()) return label;
     const auto teacher = head_dist_(x.select(1, 1));
     return is_training() ? torch::stack({label, teacher}, 1) : (label + teacher) / 2;

@@ -2,6 +2,7 @@
 
 #include "models/layers.h"
 #include "models/model.h"
+#include "models/tap.h"
 #include "models/transformer/first_values.h"
 
 namespace preceptor::models {
@@ -133,7 +134,7 @@ class EfficientVitB0 : public Model {
                                          torch::nn::LayerNorm(torch::nn::LayerNormOptions({1280})), hard_swish(),
                                          torch::nn::Identity(), Linear(1280, spec.task.classes)));
   }
-  torch::Tensor forward(torch::Tensor x) override { return head_->forward(stages_->forward(stem_->forward(x))); }
+  torch::Tensor forward(torch::Tensor x) override { return tap_children(*head_, tap_children(*stages_, stem_->forward(x)), {1}); }
 
   void initialise(RandomStream& random) override {
     transformer::draw_linear_layers(*this, random);

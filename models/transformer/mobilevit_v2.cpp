@@ -1,5 +1,6 @@
 #include "models/layers.h"
 #include "models/model.h"
+#include "models/tap.h"
 #include "models/transformer/first_values.h"
 
 namespace preceptor::models {
@@ -128,7 +129,7 @@ class MobileVitV2 : public Model {
     head_->push_back("global_pool", torch::nn::Functional(global_pool));
     head_->push_back("fc", Linear(in, spec.task.classes));
   }
-  torch::Tensor forward(torch::Tensor x) override { return head_->forward(stages_->forward(stem_->forward(x))); }
+  torch::Tensor forward(torch::Tensor x) override { return tap_children(*head_, tap_children(*stages_, stem_->forward(x)), {0}); }
 
   void initialise(RandomStream& random) override { transformer::draw_linear_layers(*this, random); }
 

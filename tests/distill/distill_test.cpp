@@ -170,7 +170,7 @@ TEST(Objective, IsTheWeightedSumOfHardAndSoftLoss) {
   const double hard =
       training::make_cross_entropy(training, set)->loss(batch, logits).item<double>();
   const double soft = (*soft_losses().find("soft-target"))
-                          ->loss(logits, teacher.logits(batch.images), 3)
+                          ->loss(logits, teacher.logits(batch.images), batch.labels, {"soft-target", 3})
                           .item<double>();
   EXPECT_NEAR(with(1, 0), hard, 1e-5);
   EXPECT_NEAR(with(0, 1), soft, 1e-5);
@@ -187,7 +187,7 @@ TEST(Objective, OfTwoHeadsShowsTheLabelsToOneAndTheTeacherToTheOther) {
   const auto label_head = torch::randn({3, 2}), teacher_head = torch::randn({3, 2});
   const auto hard = training::make_cross_entropy(training, set)->loss(batch, label_head);
   for (const std::string name : {"soft-target", "hard-label"}) {
-    const auto soft = (*soft_losses().find(name))->loss(teacher_head, teacher.logits(batch.images), 3);
+    const auto soft = (*soft_losses().find(name))->loss(teacher_head, teacher.logits(batch.images), batch.labels, {name, 3});
     auto objective = make_objective({name, 3, 0.3, 2}, teacher, set, training, 5).value();
     const auto both = objective->loss(batch, torch::stack({label_head, teacher_head}, 1));
     EXPECT_NEAR(both.item<double>(), 0.3 * hard.item<double>() + 2 * soft.item<double>(), 1e-5) << name;

@@ -87,5 +87,41 @@ TEST_F(DeriveFromOthers, WeightsOfAnotherNetworkAreRefusedUnderTheKeyThatNamesTh
   EXPECT_THAT(refused.error().message, HasSubstr("w.safetensors"));
 }
 
+TEST_F(DeriveFromOthers, AssistantsAndPeersChangeTheStudentAndNotTheTeacher) {
+  teacher_.training.epochs = student_.training.epochs = 1;
+  const auto plain = run();
+  student_.assistants.resize(1);
+  student_.assistants[0].model = student_.model;
+  const auto assisted = run();
+  student_.mutual.peers = {student_.model};
+  const auto both = run();
+  ASSERT_TRUE(plain && assisted && both);
+  EXPECT_EQ(assisted->teacher->model()->store(), plain->teacher->model()->store());
+  EXPECT_NE(assisted->student.store(), plain->student.store());
+  EXPECT_NE(both->student.store(), assisted->student.store());
+  teacher_.training.epochs = 0;
+  student_.assistants.clear();
+  EXPECT_TRUE(run()) << "peers need no teacher";
+}
+
+TEST_F(DeriveFromOthers, AMistakeInWhatHelpsTheStudentIsFoundBeforeTheTeacherIsTrained) {
+  const auto why = [&] {
+    const auto derived = run();
+    return derived ? "derived" : derived.error().message;
+  };
+  student_.assistants.resize(1);
+  EXPECT_THAT(why(), HasSubstr("student: assistants need a teacher"));
+  teacher_.training.epochs = 1000000;  // would take days
+  student_.assistants[0].model.name = "resnet1";
+  EXPECT_THAT(why(), HasSubstr("student: assistants[0]: unknown model 'resnet1'"));
+  student_.assistants.clear();
+  student_.mutual.peers = {{"resnet1"}};
+  EXPECT_THAT(why(), HasSubstr("student: mutual.peers[0]: unknown model 'resnet1'"));
+  student_.mutual.peers.clear();
+  student_.training.epochs = 1;
+  student_.distillation.features = "crd";
+  EXPECT_THAT(why(), HasSubstr("student: unknown feature loss 'crd'"));
+}
+
 }  // namespace
 }  // namespace preceptor::coordinator

@@ -154,6 +154,23 @@ TEST_F(LocalRoundTest, ADistillationTermChangesTheUpdateAndAMissingTeacherIsLeft
   EXPECT_NE(local_round(*bench(), site, task(2)).update, plain);
 }
 
+TEST_F(LocalRoundTest, FeaturesOfTheModelReceivedPullAsWell) {
+  plan.student.model = {"shufflenet_v2", 0.5, "small"};
+  const auto received = made_model("shufflenet_v2");
+  plan.distillation.from = "global";
+  plan.distillation.loss.soft_weight = 0;
+  const auto trained = [&](const std::string& features) {
+    plan.distillation.loss.features = features;
+    auto site = site_of("amber");
+    const auto done = local_round(*bench(), site, {1, blob_of(received.store()), received.space().architecture_hash()});
+    EXPECT_EQ(done.why, "");
+    return done.update;
+  };
+  const auto plain = trained("none");
+  EXPECT_NE(trained("at"), plain);
+  EXPECT_NE(trained("rkd"), plain);
+}
+
 TEST_F(LocalRoundTest, TheFirstModelReceivedIsKeptForTheLocalBaseline) {
   auto at = bench();
   auto site = site_of("amber");
@@ -205,6 +222,14 @@ TEST_F(ReadPlanTest, RefusesADistillationLossThatSaysNothingForItsClasses) {
   plan.distillation.from = "global";
   plan.distillation.loss.loss = "logit-standardised";
   EXPECT_THAT(why(write_options(plan)), HasSubstr("needs 3 classes"));
+}
+
+TEST_F(ReadPlanTest, RefusesAFeatureLossThatWouldBeginAnewEveryRound) {
+  plan.distillation.from = "global";
+  plan.distillation.loss.features = "at";
+  EXPECT_EQ(why(write_options(plan)), "read");
+  plan.distillation.loss.features = "fitnet";
+  EXPECT_THAT(why(write_options(plan)), HasSubstr("would begin anew every round; in the sites' loss take at or rkd"));
 }
 
 TEST_F(ReadPlanTest, RefusesATeacherWhoseLogitsDoNotFitTheStudents) {
