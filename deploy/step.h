@@ -5,6 +5,7 @@
 #include "compression/model/low_rank.h"
 #include "compression/model/prune.h"
 #include "compression/model/quantise.h"
+#include "compression/model/sparse.h"
 #include "distill/distill.h"
 
 /// Steps of a recipe: each takes a model and gives a smaller or a better one.
@@ -14,29 +15,32 @@ namespace preceptor::deploy {
 struct StepOptions {
   std::string step;  ///< a registered name
   models::ModelOptions model{"shufflenet_v2", 0.5, "small"};  ///< distil: the student
-  training::TrainingOptions training;                          ///< distil, fine-tune, prune (of each of its steps), quantise (if aware)
-  distill::DistillationOptions distillation;                   ///< likewise; the teacher is the recipe's
+  training::TrainingOptions training{.epochs = 0};             ///< of steps that train; epochs: 0: they do not
+  distill::DistillationOptions distillation;                   ///< likewise
   compression::PruneOptions prune;
+  compression::GroupSparsity::Options sparsity;
+  compression::MaskOptions mask;
   compression::LowRankOptions factorise;
   compression::QuantiseOptions quantise;
-  bool aware = false;  ///< quantise: train with rounding afterwards (quantisation-aware training)
   template <class V>
   void visit(V& v) {
     v("step", step);
-    const bool trains = step == "distil" || step == "fine-tune" || step == "prune" || (step == "quantise" && aware);
     if (step == "distil") v("model", model);
     if (step == "prune") v("prune", prune);
+    if (step == "sparsify") v("sparsity", sparsity);
+    if (step == "mask") v("mask", mask);
     if (step == "factorise") v("factorise", factorise);
-    if (step == "quantise") v("quantise", quantise), v("aware", aware);
-    if (trains || (step == "quantise" && aware)) v("training", training), v("distillation", distillation);
+    if (step == "quantise") v("quantise", quantise);
+    v("training", training);
+    v("distillation", distillation);
   }
 };
 
 /// What steps work on and with.
 struct Workshop {
   const data::Splits& data;
-  distill::Teacher teacher;
-  std::uint64_t seed;  ///< of this step
+  distill::Teacher teacher;  ///< where the recipe began
+  std::uint64_t seed;        ///< of this step
 };
 
 /// What a step did, for the record: parts of the model, ranks, layers kept in float.

@@ -28,7 +28,7 @@ chains:
   - name: full
     steps:
       - {step: distil, model: {name: mobilenet_v2, width: 0.35, stem: small}, training: {epochs: 1, batch: 16}}
-      - {step: prune, prune: {ratio: 0.3}, training: {epochs: 1, batch: 16}}
+      - {step: prune, prune: {ratio: 0.3, round_to: 4}, training: {epochs: 1, batch: 16}}
       - {step: quantise}
   - name: low-rank
     steps:
