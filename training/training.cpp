@@ -97,7 +97,8 @@ void use_threads(int threads) {
 }
 
 Result<Trained> train(models::FlatModel& model, const data::Dataset& dataset, const TrainingOptions& options,
-                      Objective& objective, std::uint64_t seed, const Stretch& stretch, const EpochCallback& after_epoch) {
+                      Objective& objective, std::uint64_t seed, const Stretch& stretch, const EpochCallback& after_epoch,
+                      StepHook* hook) {
   if (dataset.size() < 2) return fail(Code::kInvalid, "training needs at least two images; there are {}", dataset.size());
   use_threads(options.threads);
   model.network().train();
@@ -120,10 +121,13 @@ Result<Trained> train(models::FlatModel& model, const data::Dataset& dataset, co
         return fail(Code::kInvalid, "the loss is no longer finite in epoch {}; lower learning_rate (now {})", epoch + 1, options.learning_rate);
       torch::NoGradGuard no_grad;
       if (options.clip_norm > 0) clip(model.gradients(), options.clip_norm);
-      const double progress = stretch.begin + (stretch.end - stretch.begin) * double(result.steps) / all_steps;
+      const auto progress_at = [&](std::size_t steps) { return stretch.begin + (stretch.end - stretch.begin) * double(steps) / all_steps; };
+      const double progress = progress_at(result.steps);
+      if (hook) hook->before_step(model, progress);
       optimizer->step(model.values(), model.gradients(), options.learning_rate * schedule_factor(options, progress));
       loss_sum += value * double(piece.size());
       ++result.steps;
+      if (hook) hook->after_step(model, progress_at(result.steps));
     }
     result.loss = loss_sum / double(dataset.size());
     if (after_epoch && !after_epoch(epoch, result.loss)) break;

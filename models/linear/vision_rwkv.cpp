@@ -138,7 +138,7 @@ class VisionRwkv : public Model {
   }
   torch::Tensor forward(torch::Tensor images) override {
     const auto x = patch_embed_->forward(images);
-    return head_(ln1_(layers_->forward(x + pos_embed_.view({1, x.size(1), x.size(2), kWidth}))).mean({1, 2}));
+    return head_(ln1_(layers_->forward(x + pos_embed_.view({1, x.size(1), x.size(2), x.size(3)}))).mean({1, 2}));
   }
 
   void initialise(RandomStream& random) override {
