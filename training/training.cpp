@@ -97,13 +97,15 @@ void use_threads(int threads) {
 }
 
 Result<Trained> train(models::FlatModel& model, const data::Dataset& dataset, const TrainingOptions& options,
-                      Objective& objective, std::uint64_t seed, const Stretch& stretch, const EpochCallback& after_epoch) {
+                      Objective& objective, std::uint64_t seed, const Stretch& stretch, const EpochCallback& after_epoch,
+                      StepHook* hook) {
   if (dataset.size() < 2) return fail(Code::kInvalid, "training needs at least two images; there are {}", dataset.size());
   use_threads(options.threads);
   model.network().train();
   const auto optimizer = make_optimizer(options, model.space(), model.values());
   const auto steps_an_epoch = double(batches(std::vector<std::size_t>(dataset.size()), std::size_t(options.batch)).size());
   const double all_steps = steps_an_epoch * options.epochs;
+  const auto progress_at = [&](double step) { return stretch.begin + (stretch.end - stretch.begin) * step / all_steps; };
   Trained result;
   for (int e = 0; e < options.epochs; ++e) {
     const int epoch = stretch.first_epoch + e;
@@ -121,12 +123,14 @@ Result<Trained> train(models::FlatModel& model, const data::Dataset& dataset, co
         return fail(Code::kInvalid, "the loss is no longer finite in epoch {}; lower learning_rate (now {})", epoch + 1, options.learning_rate);
       torch::NoGradGuard no_grad;
       clip(model.gradients(), options.clip_norm);
-      const double progress = stretch.begin + (stretch.end - stretch.begin) * double(result.steps) / all_steps;
+      const double progress = progress_at(double(result.steps));
       const double rate = options.learning_rate * schedule_factor(options, progress);
+      if (hook) hook->before_step(model, progress);
       optimizer->step(model.values(), model.gradients(), rate);
       objective.step(rate);
       loss_sum += value * double(piece.size());
       ++result.steps;
+      if (hook) hook->after_step(model, progress_at(double(result.steps)));
     }
     result.loss = loss_sum / double(dataset.size());
     if (after_epoch && !after_epoch(epoch, result.loss)) break;

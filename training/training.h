@@ -54,12 +54,20 @@ struct Trained {
 /// Called after each epoch with its number and mean loss; returns false to stop.
 using EpochCallback = std::function<bool(int epoch, double loss)>;
 
+/// What else acts on the steps of a training. Progress is the schedule's, 0 … 1 of the whole job.
+class StepHook {
+ public:
+  virtual ~StepHook() = default;
+  virtual void before_step(models::FlatModel& /*model*/, double /*progress*/) {}  ///< on gradients, after clipping
+  virtual void after_step(models::FlatModel& /*model*/, double /*progress*/) {}   ///< on values; progress with this step done
+};
+
 /// The local loop: epochs of shuffled batches, on the model's device, with options.threads inside LibTorch.
 /// All randomness comes from RandomStream(seed, …); same inputs, same floats, whatever else the process does.
 /// Errors: kInvalid when the set has fewer than two images, or when the loss is no longer finite.
 Result<Trained> train(models::FlatModel& model, const data::Dataset& dataset, const TrainingOptions& options,
                       Objective& objective, std::uint64_t seed, const Stretch& stretch = {},
-                      const EpochCallback& after_epoch = {});
+                      const EpochCallback& after_epoch = {}, StepHook* hook = nullptr);
 
 /// A network as what it does: normalised images → logits.
 using Network = std::function<at::Tensor(const at::Tensor& images)>;

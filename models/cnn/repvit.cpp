@@ -126,7 +126,7 @@ class NormLinear : public torch::nn::Module {
 /// One classifier for the labels, one for a teacher; for inference their mean, which is linear as well.
 class Head : public Fusible {
  public:
-  Head(int channels, int classes) : channels_(channels), classes_(classes) {
+  Head(int channels, int classes) {
     label_ = register_module("head", std::make_shared<NormLinear>(channels, classes));
     teacher_ = register_module("head_dist", std::make_shared<NormLinear>(channels, classes));
   }
@@ -139,7 +139,7 @@ class Head : public Fusible {
   void fuse() override {
     if (fused_) return;
     const auto label = label_->kernel(), teacher = teacher_->kernel();
-    Linear linear(channels_, classes_);
+    Linear linear(label.weight.size(1), label.weight.size(0));
     linear->to(label.weight.device());
     linear->weight.copy_((label.weight + teacher.weight) / 2);
     linear->bias.copy_((label.bias + teacher.bias) / 2);
@@ -149,7 +149,6 @@ class Head : public Fusible {
   }
 
  private:
-  int channels_, classes_;
   std::shared_ptr<NormLinear> label_, teacher_;
   Linear fused_{nullptr};
 };

@@ -43,15 +43,17 @@ class Downsample : public torch::nn::Module {
 /// block has outside; the others pass.
 class GatedConv : public torch::nn::Module {
  public:
-  explicit GatedConv(int width) : width_(width), hidden_(int(8.0 / 3.0 * width)) {
+  explicit GatedConv(int width) {
+    const int hidden = int(8.0 / 3.0 * width);
     norm_ = register_module("norm", layer_norm(width, kEpsilon));
-    fc1_ = register_module("fc1", linear(width, 2 * hidden_));
+    fc1_ = register_module("fc1", linear(width, 2 * hidden));
     conv_ = register_module("conv", token_conv(width, width, 7, 1, width));
-    fc2_ = register_module("fc2", linear(hidden_, width));
+    fc2_ = register_module("fc2", linear(hidden, width));
   }
   torch::Tensor forward(torch::Tensor x) {
-    const auto wide = fc1_(norm_(x).flatten(1, 2)).view({x.size(0), x.size(1), x.size(2), 2 * hidden_});
-    const auto parts = wide.split_with_sizes({hidden_, hidden_ - width_, width_}, 3);
+    const auto wide = fc1_(norm_(x).flatten(1, 2)).view({x.size(0), x.size(1), x.size(2), -1});
+    const auto hidden = wide.size(3) / 2, convolved = conv_->weight.size(0);
+    const auto parts = wide.split_with_sizes({hidden, hidden - convolved, convolved}, 3);
     const auto seen = to_tokens(conv_(to_images(parts[2])));
     // Of a tensor with gaps LibTorch takes GELU five to nine times as slowly.
     const auto gated = torch::gelu(parts[0].contiguous()) * torch::cat({parts[1], seen}, 3);
@@ -59,7 +61,6 @@ class GatedConv : public torch::nn::Module {
   }
 
  private:
-  std::int64_t width_, hidden_;
   torch::nn::LayerNorm norm_{nullptr};
   Linear fc1_{nullptr}, fc2_{nullptr};
   Conv2d conv_{nullptr};

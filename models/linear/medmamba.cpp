@@ -17,42 +17,43 @@ torch::Tensor four_ways(std::int64_t h, std::int64_t w) {
 /// SS2D (Liu 2024, arXiv:2401.10166): a gated selective scan of the tokens of an image, in four orders.
 class Ss2d : public torch::nn::Module {
  public:
-  explicit Ss2d(int width) : inner_(2 * width), rank_((width + 15) / 16) {
-    x_proj_ = register_parameter("x_proj_weight", torch::zeros({kOrders, rank_ + 2 * kStates, inner_}));
-    dt_projs_ = register_parameter("dt_projs_weight", torch::zeros({kOrders, inner_, rank_}));
-    dt_bias_ = register_parameter("dt_projs_bias", torch::zeros({kOrders, inner_}));
-    a_logs_ = register_parameter("A_logs", torch::zeros({kOrders * inner_, kStates}));
-    ds_ = register_parameter("Ds", torch::zeros({kOrders * inner_}));
-    in_proj_ = register_module("in_proj", linear(width, 2 * inner_, false));
-    conv2d_ = register_module("conv2d", token_conv(inner_, inner_, 3, 1, inner_));
-    out_norm_ = register_module("out_norm", layer_norm(inner_));
-    out_proj_ = register_module("out_proj", linear(inner_, width, false));
+  explicit Ss2d(int width) {
+    const int inner = 2 * width, rank = (width + 15) / 16;
+    x_proj_ = register_parameter("x_proj_weight", torch::zeros({kOrders, rank + 2 * kStates, inner}));
+    dt_projs_ = register_parameter("dt_projs_weight", torch::zeros({kOrders, inner, rank}));
+    dt_bias_ = register_parameter("dt_projs_bias", torch::zeros({kOrders, inner}));
+    a_logs_ = register_parameter("A_logs", torch::zeros({kOrders * inner, kStates}));
+    ds_ = register_parameter("Ds", torch::zeros({kOrders * inner}));
+    in_proj_ = register_module("in_proj", linear(width, 2 * inner, false));
+    conv2d_ = register_module("conv2d", token_conv(inner, inner, 3, 1, inner));
+    out_norm_ = register_module("out_norm", layer_norm(inner));
+    out_proj_ = register_module("out_proj", linear(inner, width, false));
   }
 
   torch::Tensor forward(const torch::Tensor& tokens) {
     const auto batch = tokens.size(0), h = tokens.size(1), w = tokens.size(2), length = h * w;
+    const auto inner = dt_projs_.size(1), rank = dt_projs_.size(2);
     const auto halves = in_proj_(tokens).chunk(2, 3);
     const auto u = torch::silu(to_tokens(conv2d_(to_images(halves[0])))).flatten(1, 2);
     // One product for the four orders, token by token: a scan reads its rows in its order, so nothing is flipped.
     const auto rows = torch::mm(u.flatten(0, 1), x_proj_.flatten(0, 1).t()).view({batch * length, kOrders, -1}).transpose(0, 1);
-    const auto parts = rows.split_with_sizes({rank_, kStates, kStates}, 2);
+    const auto parts = rows.split_with_sizes({rank, kStates, kStates}, 2);
     const auto by_sample = [&](const torch::Tensor& x) { return x.view({kOrders, batch, length, x.size(2)}); };
     // Of rank one there is nothing to sum: the product is elementwise, and no matrix product is counted for it.
     const auto step_weight = dt_projs_.transpose(1, 2);
-    const auto steps = rank_ == 1 ? parts[0] * step_weight : torch::bmm(parts[0], step_weight);
+    const auto steps = rank == 1 ? parts[0] * step_weight : torch::bmm(parts[0], step_weight);
     const auto y = kernels::selective_scan(u, by_sample(steps),
-                                           -a_logs_.exp().view({kOrders, inner_, kStates}), by_sample(parts[1]),
-                                           by_sample(parts[2]), ds_.view({kOrders, inner_}), dt_bias_, four_ways(h, w));
-    return out_proj_(out_norm_(y.view({batch, h, w, inner_})) * torch::silu(halves[1]));
+                                           -a_logs_.exp().view({kOrders, inner, kStates}), by_sample(parts[1]),
+                                           by_sample(parts[2]), ds_.view({kOrders, inner}), dt_bias_, four_ways(h, w));
+    return out_proj_(out_norm_(y.view({batch, h, w, inner})) * torch::silu(halves[1]));
   }
 
   void initialise(RandomStream& random) {
-    draw_uniform(x_proj_, 1 / std::sqrt(double(inner_)), random);
+    draw_uniform(x_proj_, 1 / std::sqrt(double(x_proj_.size(2))), random);
     start_state_space(a_logs_, ds_, dt_projs_, dt_bias_, random);
   }
 
  private:
-  int inner_, rank_;
   torch::Tensor x_proj_, dt_projs_, dt_bias_, a_logs_, ds_;
   Linear in_proj_{nullptr}, out_proj_{nullptr};
   Conv2d conv2d_{nullptr};

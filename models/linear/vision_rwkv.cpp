@@ -140,7 +140,7 @@ class VisionRwkv : public Model {
   torch::Tensor forward(torch::Tensor images) override {
     const auto x = patch_embed_->forward(images);
     const auto tap_patches = [](const torch::Tensor& y) { return tap_tokens(y); };
-    const auto placed = x + pos_embed_.view({1, x.size(1), x.size(2), kWidth});
+    const auto placed = x + pos_embed_.view({1, x.size(1), x.size(2), x.size(3)});
     return head_(tap(ln1_(tap_children(*layers_, placed, {2, 5, 8, 11}, tap_patches)).mean({1, 2})));
   }
 

@@ -14,40 +14,40 @@ constexpr int kStates = 16, kTaps = 4, kChunks = 4;
 /// A Mamba block (Gu 2023, arXiv:2312.00752) over sequences [B, L, width].
 class Mamba : public torch::nn::Module {
  public:
-  explicit Mamba(int width) : inner_(2 * width), rank_((width + 15) / 16) {
-    a_log_ = register_parameter("A_log", torch::zeros({inner_, kStates}));
-    d_ = register_parameter("D", torch::zeros({inner_}));
-    in_proj_ = register_module("in_proj", linear(width, 2 * inner_, false));
-    conv1d_ = register_module("conv1d", torch::nn::Conv1d(torch::nn::Conv1dOptions(inner_, inner_, kTaps).groups(inner_)));
-    x_proj_ = register_module("x_proj", linear(inner_, rank_ + 2 * kStates, false));
-    dt_proj_ = register_module("dt_proj", torch::nn::Linear(rank_, inner_));
-    out_proj_ = register_module("out_proj", linear(inner_, width, false));
+  explicit Mamba(int width) {
+    const int inner = 2 * width, rank = (width + 15) / 16;
+    a_log_ = register_parameter("A_log", torch::zeros({inner, kStates}));
+    d_ = register_parameter("D", torch::zeros({inner}));
+    in_proj_ = register_module("in_proj", linear(width, 2 * inner, false));
+    conv1d_ = register_module("conv1d", torch::nn::Conv1d(torch::nn::Conv1dOptions(inner, inner, kTaps).groups(inner)));
+    x_proj_ = register_module("x_proj", linear(inner, rank + 2 * kStates, false));
+    dt_proj_ = register_module("dt_proj", torch::nn::Linear(rank, inner));
+    out_proj_ = register_module("out_proj", linear(inner, width, false));
   }
 
   torch::Tensor forward(const torch::Tensor& x) {
-    const auto batch = x.size(0), length = x.size(1);
+    const auto batch = x.size(0), length = x.size(1), inner = dt_proj_->weight.size(0), rank = dt_proj_->weight.size(1);
     const auto halves = in_proj_(x).chunk(2, 2);
     // As an image of one row, so that channels stay innermost. Of the zeros around it only those in front matter: a
     // token sees itself and the three before it.
     const auto row = to_images(halves[0].unsqueeze(1)).contiguous(at::MemoryFormat::ChannelsLast);
     const auto weight = conv1d_->weight.unsqueeze(2);
-    const auto seen = torch::conv2d(row, weight, conv1d_->bias, 1, at::IntArrayRef{0, kTaps - 1}, 1, inner_);
+    const auto seen = torch::conv2d(row, weight, conv1d_->bias, 1, at::IntArrayRef{0, kTaps - 1}, 1, inner);
     const auto u = torch::silu(to_tokens(seen).squeeze(1).narrow(1, 0, length)).contiguous();
-    const auto parts = x_proj_(u).split_with_sizes({rank_, kStates, kStates}, 2);
+    const auto parts = x_proj_(u).split_with_sizes({rank, kStates, kStates}, 2);
     const auto delta = torch::matmul(parts[0], dt_proj_->weight.t());
     const auto y = kernels::selective_scan(u, delta.unsqueeze(0), -a_log_.exp().unsqueeze(0), parts[1].unsqueeze(0),
                                            parts[2].unsqueeze(0), d_.unsqueeze(0), dt_proj_->bias.unsqueeze(0),
                                            torch::arange(length, torch::kInt32).unsqueeze(0));
-    return out_proj_(y.view({batch, length, inner_}) * torch::silu(halves[1]));
+    return out_proj_(y.view({batch, length, inner}) * torch::silu(halves[1]));
   }
 
   void initialise(RandomStream& random) {
-    draw_normal(conv1d_->weight, std::sqrt(2.0 / (kTaps * inner_)), random);
+    draw_normal(conv1d_->weight, std::sqrt(2.0 / double(kTaps * d_.size(0))), random);
     start_state_space(a_log_, d_, dt_proj_->weight, dt_proj_->bias, random);
   }
 
  private:
-  int inner_, rank_;
   torch::Tensor a_log_, d_;
   Linear in_proj_{nullptr}, x_proj_{nullptr}, out_proj_{nullptr};
   torch::nn::Linear dt_proj_{nullptr};  // its weight is used by itself

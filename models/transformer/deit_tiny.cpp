@@ -8,7 +8,7 @@
 namespace preceptor::models {
 namespace {
 
-constexpr int kDim = 192, kHeads = 3, kDepth = 12;
+constexpr int kDim = 192, kHeadDim = 64, kDepth = 12;
 
 torch::nn::LayerNorm layer_norm() { return torch::nn::LayerNorm(torch::nn::LayerNormOptions({kDim}).eps(1e-6)); }
 
@@ -21,9 +21,10 @@ class Attention : public torch::nn::Module {
   }
   torch::Tensor forward(const torch::Tensor& x) {
     const auto b = x.size(0), n = x.size(1);
-    const auto qkv = qkv_(x).view({b, n, 3, kHeads, kDim / kHeads}).permute({2, 0, 3, 1, 4});  // each [B, heads, N, d]
-    const auto scores = (qkv[0] * (1 / std::sqrt(double(kDim) / kHeads))).matmul(qkv[1].transpose(-2, -1));
-    return proj_(scores.softmax(-1).matmul(qkv[2]).transpose(1, 2).reshape({b, n, kDim}));
+    const auto all = qkv_(x);
+    const auto qkv = all.view({b, n, 3, all.size(2) / (3 * kHeadDim), kHeadDim}).permute({2, 0, 3, 1, 4});  // each [B, heads, N, d]
+    const auto scores = (qkv[0] * (1 / std::sqrt(double(kHeadDim)))).matmul(qkv[1].transpose(-2, -1));
+    return proj_(scores.softmax(-1).matmul(qkv[2]).transpose(1, 2).flatten(2));
   }
 
  private:

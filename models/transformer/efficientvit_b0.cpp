@@ -64,15 +64,15 @@ class LiteMla : public torch::nn::Module {
     proj_ = register_module("proj", layer(2 * channels, channels, 1, 1, 1, /*active=*/false));
   }
   torch::Tensor forward(torch::Tensor x) {
-    const auto b = x.size(0), c = x.size(1), h = x.size(2), w = x.size(3);
+    const auto b = x.size(0), h = x.size(2), w = x.size(3);
     const auto qkv = qkv_->forward(x);
     // [B, heads of both scales, pixels, q|k|v]: a view of channels_last. Sums over all pixels want float32.
     const auto pixels = torch::cat({qkv, aggreg_->forward(qkv)}, 1).permute({0, 2, 3, 1}).to(torch::kFloat32);
-    const auto heads = pixels.reshape({b, h * w, 2 * c / kHeadDim, 3 * kHeadDim}).transpose(1, 2).chunk(3, -1);
+    const auto heads = pixels.reshape({b, h * w, pixels.size(3) / (3 * kHeadDim), 3 * kHeadDim}).transpose(1, 2).chunk(3, -1);
     const auto q = heads[0].relu(), k = heads[1].relu(), v = torch::constant_pad_nd(heads[2], {0, 1}, 1);
     const auto sums = q.matmul(k.transpose(-2, -1).matmul(v));
     const auto y = sums.narrow(-1, 0, kHeadDim) / (sums.narrow(-1, kHeadDim, 1) + kEpsilon);
-    return proj_->forward(y.transpose(1, 2).reshape({b, h, w, 2 * c}).permute({0, 3, 1, 2}).to(x.scalar_type()));
+    return proj_->forward(y.transpose(1, 2).reshape({b, h, w, -1}).permute({0, 3, 1, 2}).to(x.scalar_type()));
   }
 
  private:

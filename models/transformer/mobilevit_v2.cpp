@@ -39,22 +39,23 @@ class InvertedResidual : public torch::nn::Module {
 /// The rest of a block works pixel by pixel, so the map need not be unfolded into patches: here they are views.
 class SeparableAttention : public torch::nn::Module {
  public:
-  explicit SeparableAttention(int dim) : dim_(dim) {
+  explicit SeparableAttention(int dim) {
     qkv_proj_ = register_module("qkv_proj", pointwise(dim, 1 + 2 * dim));
     out_proj_ = register_module("out_proj", pointwise(dim, dim));
   }
   torch::Tensor forward(torch::Tensor x) {
     const auto b = x.size(0), rows = x.size(2) / 2, columns = x.size(3) / 2;
     const auto patches = [&](const torch::Tensor& map) { return map.view({b, map.size(1), rows, 2, columns, 2}); };
-    const auto qkv = qkv_proj_(x).split_with_sizes({1, dim_, dim_}, 1);
+    const auto all = qkv_proj_(x);
+    const auto dim = all.size(1) / 2;
+    const auto qkv = all.split_with_sizes({1, dim, dim}, 1);
     const auto scores = patches(qkv[0]).transpose(3, 4).reshape({b, 1, rows * columns, 2, 2}).softmax(2);
     const auto at_patches = scores.view({b, 1, rows, columns, 2, 2}).transpose(3, 4);
     const auto context = (patches(qkv[1]) * at_patches).sum({2, 4}, /*keepdim=*/true);
-    return out_proj_((patches(qkv[2]).relu() * context).reshape({b, dim_, 2 * rows, 2 * columns}));
+    return out_proj_((patches(qkv[2]).relu() * context).reshape({b, dim, 2 * rows, 2 * columns}));
   }
 
  private:
-  std::int64_t dim_;
   Conv2d qkv_proj_{nullptr}, out_proj_{nullptr};
 };
 
