@@ -5,6 +5,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "models/adaptable.h"
 #include "training/optimizer.h"
 
 namespace preceptor::training {
@@ -57,6 +58,15 @@ void clip(at::Tensor& gradients, double norm) {
   if (length > norm) gradients.mul_(norm / length);
 }
 
+/// From here on batch norms use the statistics that they have, and layers that round the ranges: what the network will
+/// compute with after training (Jacob 2017, arXiv:1712.05877, 3.1).
+void freeze_statistics(models::Model& network) {
+  for (const auto& module : network.modules()) {
+    const bool norm = module->as<torch::nn::BatchNorm1d>() || module->as<torch::nn::BatchNorm2d>();
+    if (norm || dynamic_cast<models::Adaptable*>(module.get())) module->eval();
+  }
+}
+
 /// Consecutive pieces of `order`; a last piece of one image joins the one before (batch norm needs two).
 std::vector<std::span<const std::size_t>> batches(std::span<const std::size_t> order, std::size_t size) {
   std::vector<std::span<const std::size_t>> pieces;
@@ -104,11 +114,13 @@ Result<Trained> train(models::FlatModel& model, const data::Dataset& dataset, co
   const auto optimizer = make_optimizer(options, model.space(), model.values());
   const auto steps_an_epoch = double(batches(std::vector<std::size_t>(dataset.size()), std::size_t(options.batch)).size());
   const double all_steps = steps_an_epoch * options.epochs;
+  const auto progress_at = [&](double step) { return stretch.begin + (stretch.end - stretch.begin) * step / all_steps; };
   Trained result;
   for (int e = 0; e < options.epochs; ++e) {
     const int epoch = stretch.first_epoch + e;
     const int view = options.views > 0 ? epoch % options.views : epoch;
     const auto order = RandomStream(seed, "order", {std::uint64_t(epoch)}).permutation(dataset.size());
+    if (progress_at(double(result.steps)) >= options.freeze_statistics) freeze_statistics(model.network());
     double loss_sum = 0;
     for (const auto piece : batches(order, std::size_t(options.batch))) {
       auto batch = make_batch(dataset, piece, options.augment, seed, view);
@@ -120,8 +132,8 @@ Result<Trained> train(models::FlatModel& model, const data::Dataset& dataset, co
         return fail(Code::kInvalid, "the loss is no longer finite in epoch {}; lower learning_rate (now {})", epoch + 1, options.learning_rate);
       torch::NoGradGuard no_grad;
       if (options.clip_norm > 0) clip(model.gradients(), options.clip_norm);
-      const double progress = stretch.begin + (stretch.end - stretch.begin) * double(result.steps) / all_steps;
-      optimizer->step(model.values(), model.gradients(), options.learning_rate * schedule_factor(options, progress));
+      optimizer->step(model.values(), model.gradients(),
+                      options.learning_rate * schedule_factor(options, progress_at(double(result.steps))));
       loss_sum += value * double(piece.size());
       ++result.steps;
     }

@@ -65,8 +65,11 @@ TEST(Graph, FreezingFoldsNormsAndKeepsTheLogits) {
     const auto error = (run_graph(*graph, images) - wanted).abs().max().item<double>();
     EXPECT_LE(error, 1e-4 * std::max(1.0, wanted.abs().max().item<double>()));
     EXPECT_EQ(model.store(), before) << "the network's own tensors must stay";
-    for (const auto& node : graph->nodes)
-      if (node.op == "convolution") EXPECT_EQ(graph->values[std::size_t(node.input("weight"))].tensor.requires_grad(), false);
+    for (const auto& node : graph->nodes) {
+      if (node.op == "convolution") {
+        EXPECT_FALSE(graph->values[std::size_t(node.input("weight"))].tensor.requires_grad());
+      }
+    }
   }
 }
 
