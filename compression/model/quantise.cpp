@@ -3,6 +3,7 @@
 #include <torch/torch.h>
 
 #include <algorithm>
+#include <numeric>
 
 #include "compression/model/calibration.h"
 #include "compression/model/repair.h"
@@ -56,6 +57,7 @@ Bounds calibrate(FlatModel& model, const data::Dataset& set, const QuantiseOptio
     bounds[name] = options.calibration == "minmax"       ? histogram.extremes()
                    : options.calibration == "percentile" ? histogram.percentile(options.percentile)
                                                          : histogram.least_squares();
+  std::erase_if(bounds, [](const auto& layer) { return layer.second.first == layer.second.second; });  // an input of zeros
   return bounds;
 }
 
