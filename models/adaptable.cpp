@@ -1,17 +1,39 @@
 #include "models/adaptable.h"
 
+#include <ATen/TracerMode.h>
 #include <torch/torch.h>
+
+#include <cmath>
+#include <numeric>
 
 namespace preceptor::models {
 namespace {
 
 constexpr double kObserverMomentum = 0.1;  ///< share of a batch's extremes in the moving average
-constexpr double kSteps = 255, kLargest = 127;
+constexpr float kSteps = 255, kLargest = 127;
+constexpr double kSmallestStep = 1e-12;
 
 /// Rounds half to even, with the gradient of the identity.
 torch::Tensor round_through(const torch::Tensor& x) { return x + (x.round() - x).detach(); }
 
+/// A number that whoever traces the network sees as a constant.
+float constant(const torch::Tensor& scalar) {
+  const at::tracer::impl::NoTracerDispatchMode no_trace;
+  return scalar.item<float>();
+}
+
 }  // namespace
+
+torch::Tensor rounding_step(const torch::Tensor& weight) {
+  std::vector<std::int64_t> inner(std::size_t(weight.dim()) - 1);
+  std::iota(inner.begin(), inner.end(), 1);
+  return (weight.detach().abs().amax(inner, /*keepdim=*/true) / kLargest).clamp_min(kSmallestStep);
+}
+
+torch::Tensor rounded(const torch::Tensor& weight) {
+  const auto step = rounding_step(weight);
+  return round_through(weight / step) * step;
+}
 
 namespace internal {
 
@@ -19,8 +41,12 @@ template <class Self, class Base>
 torch::Tensor AdaptableLayer<Self, Base>::run(const torch::Tensor& x) {
   if (up_) return up_->forward(core_ ? core_->forward(down_->forward(x)) : down_->forward(x));
   auto& self = static_cast<Self&>(*this);
-  const auto y = rounding_ ? self.compute(rounded_input(x), rounded_weight()) : self.compute(x, this->weight);
-  return lora_up_ ? y + lora_up_->forward(lora_down_->forward(x)) : y;
+  if (rounding_ && this->is_training()) observe(x);
+  const auto range = rounding_ ? this->range() : std::nullopt;
+  auto y = range ? self.compute(rounded_input(x, *range), rounded(this->weight)) : self.compute(x, this->weight);
+  if (lora_up_) y = y + lora_up_->forward(lora_down_->forward(x));
+  if (watch_) watch_(x, y);
+  return y;
 }
 
 template <class Self, class Base>
@@ -53,40 +79,32 @@ void AdaptableLayer<Self, Base>::round(Rounding how) {
 }
 
 template <class Self, class Base>
-torch::Tensor AdaptableLayer<Self, Base>::rounded_input(const torch::Tensor& x) {
-  if (this->is_training()) {
-    torch::NoGradGuard no_grad;
-    const auto seen = torch::stack({x.min().clamp_max(0), x.max().clamp_min(0)});  // zero stays exact
-    const bool first = (range_ == 0).all().template item<bool>();
-    range_.lerp_(seen, first ? 1.0 : kObserverMomentum);
-    if (step_.defined() && first) step_.copy_((range_[1] - range_[0]) / kSteps);
-  }
-  const auto low = range_[0], width = (range_[1] - low).clamp_min(1e-8);
-  if (!this->is_training() && !torch::GradMode::is_enabled()) {  // by the operators that a traced graph then names
-    const double step = (step_.defined() ? step_[0].abs() : width / kSteps).clamp_min(1e-8).template item<double>();
-    const double zero = std::nearbyint((-low * kSteps / width).template item<double>());
-    return torch::fake_quantize_per_tensor_affine(x, step, std::int64_t(zero), 0, std::int64_t(kSteps));
-  }
-  if (rounding_ == Rounding::kObserved) {
-    const auto step = width / kSteps;
-    const auto zero = (-low / step).round();
-    return (round_through((x / step + zero).clamp(0, kSteps)) - zero) * step;
-  }
-  // LSQ scales the step's gradient by 1/√(values · steps), so that it learns at the weights' pace.
-  const double scale = 1 / std::sqrt(double(x.numel()) / double(x.size(0)) * kSteps);
-  const auto positive = step_.abs().clamp_min(1e-8);
-  const auto step = positive * scale + (positive * (1 - scale)).detach();
-  const auto zero = (-low * kSteps / width).round().detach();
-  return (round_through((x / step + zero).clamp(0, kSteps)) - zero) * step;
+void AdaptableLayer<Self, Base>::observe(const torch::Tensor& x) {
+  torch::NoGradGuard no_grad;
+  const auto seen = torch::stack({x.min().clamp_max(0), x.max().clamp_min(0)});  // zero stays exact
+  range_.lerp_(seen, range() ? kObserverMomentum : 1.0);
+  if (step_.defined() && step_.template item<float>() == 0) step_.copy_((range_[1] - range_[0]) / kSteps);
 }
 
 template <class Self, class Base>
-torch::Tensor AdaptableLayer<Self, Base>::rounded_weight() const {
-  const auto& w = this->weight;
-  std::vector<std::int64_t> inner(std::size_t(w.dim()) - 1);
-  std::iota(inner.begin(), inner.end(), 1);
-  const auto step = (w.detach().abs().amax(inner, /*keepdim=*/true) / kLargest).clamp_min(1e-12);
-  return round_through(w / step) * step;
+auto AdaptableLayer<Self, Base>::range() const -> std::optional<Range> {
+  const at::tracer::impl::NoTracerDispatchMode no_trace;
+  const auto values = range_.to(torch::kCPU);
+  const Range seen{values.template data_ptr<float>()[0], values.template data_ptr<float>()[1]};
+  return seen.high > seen.low ? std::optional(seen) : std::nullopt;
+}
+
+template <class Self, class Base>
+torch::Tensor AdaptableLayer<Self, Base>::rounded_input(const torch::Tensor& x, const Range& range) const {
+  const float width = range.high - range.low;
+  const auto zero = std::int64_t(std::nearbyint(-range.low * kSteps / width));
+  if (!step_.defined()) return torch::fake_quantize_per_tensor_affine(x, width / kSteps, zero, 0, std::int64_t(kSteps));
+  const auto step = step_.abs().clamp_min(kSmallestStep);
+  if (!torch::GradMode::is_enabled()) return torch::fake_quantize_per_tensor_affine(x, constant(step), zero, 0, std::int64_t(kSteps));
+  // LSQ scales the step's gradient by 1/√(values · steps), so that it learns at the weights' pace.
+  const double scale = 1 / std::sqrt(double(x.numel()) / double(x.size(0)) * kSteps);
+  return torch::_fake_quantize_learnable_per_tensor_affine(x, step, torch::full({1}, double(zero), step.options()), 0,
+                                                           std::int64_t(kSteps), scale);
 }
 
 template class AdaptableLayer<Conv2dImpl, torch::nn::Conv2dImpl>;

@@ -97,11 +97,67 @@ std::vector<float> FlatModel::store() const {
   return parameters;
 }
 
+namespace {
+
+/// Whether a file holds the piece as integers: the weight of a layer that rounds.
+bool is_integers(const ModelSpec& spec, const Piece& piece) {
+  const std::string suffix = ".weight";
+  return piece.name.ends_with(suffix) && spec.structure.int8.contains(piece.name.substr(0, piece.name.size() - suffix.size()));
+}
+
+std::string scale_name(const Piece& piece) { return piece.name + ".scale"; }
+
+std::span<const std::byte> bytes_of(const at::Tensor& tensor) {
+  return {static_cast<const std::byte*>(tensor.data_ptr()), tensor.nbytes()};
+}
+
+/// Codes of an int8 layer's weight times their steps. Error: kCorrupt.
+Result<void> read_integers(const SafetensorsFile& file, const Piece& piece, std::span<float> values) {
+  const auto *codes = file.find(piece.name), *scale = file.find(scale_name(piece));
+  if (!codes || codes->dtype != "I8" || codes->shape != piece.shape)
+    return fail(Code::kCorrupt, "tensor '{}' is missing or is not int8 [{}]", piece.name, fmt::join(piece.shape, ", "));
+  const auto channels = std::size_t(piece.shape[0]);
+  if (!scale || scale->dtype != "F32" || scale->shape != std::vector{piece.shape[0]})
+    return fail(Code::kCorrupt, "tensor '{}' is missing or is not float32 [{}]", scale_name(piece), channels);
+  std::vector<float> steps(channels);
+  std::memcpy(steps.data(), scale->data.data(), scale->data.size());
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const auto code = std::to_integer<std::int8_t>(codes->data[i]);
+    const float step = steps[i / (values.size() / channels)];
+    if (code == -128 || !(step > 0))  // the grid is symmetric
+      return fail(Code::kCorrupt, "tensor '{}' or its scale holds what no rounding gives", piece.name);
+    values[i] = float(code) * step;
+  }
+  return {};
+}
+
+Result<void> read_floats(const SafetensorsFile& file, const Piece& piece, std::span<float> values) {
+  const auto* tensor = file.find(piece.name);
+  if (!tensor || tensor->dtype != "F32" || tensor->shape != piece.shape)
+    return fail(Code::kCorrupt, "tensor '{}' is missing or is not float32 [{}]", piece.name, fmt::join(piece.shape, ", "));
+  std::memcpy(values.data(), tensor->data.data(), tensor->data.size());
+  return {};
+}
+
+}  // namespace
+
 Result<void> save_model(const std::filesystem::path& path, const FlatModel& model, const std::map<std::string, std::string>& extra) {
-  const auto values = model.store();
+  auto values = model.store();
   std::vector<StoredTensor> tensors;
-  for (const auto& piece : model.space().pieces())
-    tensors.push_back({piece.name, "F32", piece.shape, std::as_bytes(std::span(values).subspan(piece.offset, piece.size))});
+  std::vector<at::Tensor> integers;  // what `tensors` borrows from
+  for (const auto& piece : model.space().pieces()) {
+    const auto floats = std::span(values).subspan(piece.offset, piece.size);
+    if (!is_integers(model.spec(), piece)) {
+      tensors.push_back({piece.name, "F32", piece.shape, std::as_bytes(floats)});
+      continue;
+    }
+    const auto weight = torch::from_blob(floats.data(), piece.shape);
+    const auto step = rounding_step(weight);
+    integers.push_back((weight / step).round().to(torch::kInt8));
+    tensors.push_back({piece.name, "I8", piece.shape, bytes_of(integers.back())});
+    integers.push_back(step.flatten());
+    tensors.push_back({scale_name(piece), "F32", {piece.shape[0]}, bytes_of(integers.back())});
+  }
   auto metadata = extra;
   auto spec = model.spec();
   metadata["format"] = "preceptor-model-1";
@@ -117,16 +173,16 @@ Result<LoadedModel> load_model(const std::filesystem::path& path, const std::str
   const auto node = TRY(parse_yaml(spec_text->second, path.string() + " (spec)"));
   const auto spec = TRY(read_options<ModelSpec>(node, path.string() + " (spec)"));
   auto model = TRY(FlatModel::create(spec, device));
-  if (file.tensors().size() != model.space().pieces().size())
+  const auto& pieces = model.space().pieces();
+  const auto scales = std::ranges::count_if(pieces, [&](const Piece& piece) { return is_integers(spec, piece); });
+  if (file.tensors().size() != pieces.size() + std::size_t(scales))
     return fail(Code::kCorrupt, "{}: {} tensors, but a {} has {}", path.string(), file.tensors().size(), spec.model.name,
-                model.space().pieces().size());
+                pieces.size() + std::size_t(scales));
   std::vector<float> values(model.space().size());
-  for (const auto& piece : model.space().pieces()) {
-    const auto* tensor = file.find(piece.name);
-    if (!tensor || tensor->dtype != "F32" || tensor->shape != piece.shape)
-      return fail(Code::kCorrupt, "{}: tensor '{}' is missing or is not float32 {}", path.string(), piece.name,
-                  fmt::format("[{}]", fmt::join(piece.shape, ", ")));
-    std::memcpy(values.data() + piece.offset, tensor->data.data(), tensor->data.size());
+  for (const auto& piece : pieces) {
+    const auto target = std::span(values).subspan(piece.offset, piece.size);
+    const auto read = is_integers(spec, piece) ? read_integers(file, piece, target) : read_floats(file, piece, target);
+    if (!read) return in(path.string(), read.error());
   }
   for (const auto value : values)
     if (!std::isfinite(value)) return fail(Code::kCorrupt, "{}: holds a value that is not finite", path.string());

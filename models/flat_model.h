@@ -46,7 +46,9 @@ class FlatModel {
 };
 
 /// A model file: safetensors by parameter name; its metadata holds the ModelSpec ("spec", YAML) and what
-/// `extra` adds. Reading checks every name, shape and value against the spec's own architecture.
+/// `extra` adds. Weights of layers that round stand there on their grid, as integers: "<name>" I8, "<name>.scale" F32 [out]
+/// (models/adaptable.h); so what training left between the steps is lost. Reading checks every name, shape and value
+/// against the spec's own architecture.
 Result<void> save_model(const std::filesystem::path& path, const FlatModel& model,
                         const std::map<std::string, std::string>& extra = {});
 struct LoadedModel {

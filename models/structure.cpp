@@ -98,18 +98,22 @@ Result<void> set_shapes(const std::map<std::string, std::string>& shapes, Model&
 
 /// All but what LoRA trains: its upper factors, and the head, which every task has its own of.
 void freeze(Model& network) {
-  const auto names = network.named_parameters().keys();
-  std::string head;  // the module of the last parameter outside LoRA
-  for (const auto& name : names)
-    if (name.find("lora_") == std::string::npos) head = name.substr(0, name.rfind('.') + 1);
+  const auto head = head_of(network) + ".";
   for (auto& parameter : network.named_parameters()) {
     const auto& name = parameter.key();
-    const bool trains = name.find(".lora_up.") != std::string::npos || (!head.empty() && name.starts_with(head));
-    parameter.value().set_requires_grad(trains);
+    const bool of_lora = name.find("lora_") != std::string::npos;
+    parameter.value().set_requires_grad(of_lora ? name.find("lora_up.") != std::string::npos : name.starts_with(head));
   }
 }
 
 }  // namespace
+
+std::string head_of(Model& network) {
+  std::string last;
+  for (const auto& name : network.named_parameters().keys())
+    if (name.find("lora_") == std::string::npos) last = name;
+  return last.substr(0, last.rfind('.'));
+}
 
 std::string shape_text(std::span<const std::int64_t> shape) { return fmt::format("{}", fmt::join(shape, ", ")); }
 
@@ -120,7 +124,8 @@ std::map<std::string, std::shared_ptr<torch::nn::Module>> adaptable_layers(Model
     const auto& [name, module] = item.pair();
     if (const auto* part = dynamic_cast<Fusible*>(module.get()); part && !part->fused()) closed.push_back(name + ".");
     const bool inside = std::ranges::any_of(closed, [&](const auto& part) { return name.starts_with(part); });
-    if (!inside && dynamic_cast<Adaptable*>(module.get())) layers[name] = module;
+    const auto* layer = dynamic_cast<Adaptable*>(module.get());
+    if (layer && !layer->factorised() && !inside) layers[name] = module;
   }
   return layers;
 }

@@ -10,8 +10,12 @@ namespace preceptor::models {
 /// Error: kInvalid naming the layer or parameter.
 Result<void> apply(const StructureOptions& structure, Model& network);
 
-/// Layers that compression may change, by name. Parts of a Fusible are among them only after fuse().
+/// Layers that compression may change, by name; of a factorised one its factors. Parts of a Fusible are among them only
+/// after fuse().
 std::map<std::string, std::shared_ptr<torch::nn::Module>> adaptable_layers(Model& network);
+
+/// The layer that gives the logits: that of the last parameter, LoRA's aside.
+std::string head_of(Model& network);
 
 /// "32, 64, 3, 3"
 std::string shape_text(std::span<const std::int64_t> shape);

@@ -32,6 +32,8 @@ struct TrainingOptions {
   double weight_decay = 5e-4;        ///< on weights; not on biases nor normalisation
   std::string schedule = "cosine";   ///< cosine (to 1 %), step (÷10 at 50 % and 75 %), constant
   double warmup = 0;                 ///< share of the schedule with linearly rising rate
+  double freeze_statistics = 1;      ///< share of the schedule after which batch norms' statistics and the ranges of
+                                     ///< layers that round stay as they are; 1: never
   int epochs = 1;                    ///< passes over the images, in one call of the loop
   int batch = 32;
   double clip_norm = 0;              ///< gradient L2 at most; 0: no clipping
@@ -49,6 +51,7 @@ struct TrainingOptions {
     v("weight_decay", weight_decay, Range{0, 10});
     v("schedule", schedule, OneOf{"cosine", "step", "constant"});
     v("warmup", warmup, Range{0, 0.9});
+    v("freeze_statistics", freeze_statistics, Range{0, 1});
     v("epochs", epochs, Range{0, 100000});
     v("batch", batch, Range{2, 65536});
     v("clip_norm", clip_norm, Range{0, 1e9});

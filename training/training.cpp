@@ -5,6 +5,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "models/adaptable.h"
 #include "training/optimizer.h"
 
 namespace preceptor::training {
@@ -50,6 +51,15 @@ at::Tensor class_weights(const TrainingOptions& options, const data::Dataset& da
   for (std::size_t c = 0; c < counts.size(); ++c)
     weights[std::int64_t(c)] = all / (double(counts.size()) * double(std::max<std::size_t>(counts[c], 1)));
   return weights;
+}
+
+/// From here on batch norms use the statistics that they have, and layers that round the ranges: what the network will
+/// compute with after training (Jacob 2017, arXiv:1712.05877, 3.1).
+void freeze_statistics(models::Model& network) {
+  for (const auto& module : network.modules()) {
+    const bool norm = module->as<torch::nn::BatchNorm1d>() || module->as<torch::nn::BatchNorm2d>();
+    if (norm || dynamic_cast<models::Adaptable*>(module.get())) module->eval();
+  }
 }
 
 /// Consecutive pieces of `order`; a last piece of one image joins the one before (batch norm needs two).
@@ -111,6 +121,7 @@ Result<Trained> train(models::FlatModel& model, const data::Dataset& dataset, co
     const int epoch = stretch.first_epoch + e;
     const int view = options.views > 0 ? epoch % options.views : epoch;
     const auto order = RandomStream(seed, "order", {std::uint64_t(epoch)}).permutation(dataset.size());
+    if (progress_at(double(result.steps)) >= options.freeze_statistics) freeze_statistics(model.network());
     double loss_sum = 0;
     for (const auto piece : batches(order, std::size_t(options.batch))) {
       auto batch = make_batch(dataset, piece, options.augment, seed, view);

@@ -58,7 +58,7 @@ TEST(Structure, PrunedShapesBuildANetworkThatRunsAndTrains) {
 }
 
 TEST(Structure, SurvivesAModelFile) {
-  const TempDir dir;
+  const test::TempDir dir;
   auto spec = resnet();
   spec.structure.low_rank = {{"fc", "2"}};
   spec.structure.int8 = {{"layer1.0.conv2", "observed"}};
