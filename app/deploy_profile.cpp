@@ -147,7 +147,7 @@ const RegisterCommand kDeployProfile{
        app.add_option("--gate", a->gate, "AUC or Dice on --data without which nothing is timed")->check(CLI::Range(0.0, 1.0));
        app.add_option("--against", a->reference, "float model that an int8 one is compared with; default: its own values, not rounded");
        app.add_option("--runs", a->options.runs, "timed inferences")->check(CLI::Range(10, 10000000))->capture_default_str();
-       app.add_option("--threads", a->options.threads, "may be repeated; default: 1 and every core")->check(CLI::Range(1, 1024));
+       app.add_option("--threads", a->options.threads, "engines side by side, a thread each; may be repeated; default: 1 and one a core")->check(CLI::Range(1, 1024));
        app.add_option("--out", a->out, "folder for profile.json and profile.html");
        app.add_flag("--json", a->json, "print JSON instead of text");
        return [a] { return finish(run_profile(*a)); };

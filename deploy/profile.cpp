@@ -3,8 +3,10 @@
 #include <torch/torch.h>
 
 #include <algorithm>
+#include <barrier>
 #include <chrono>
 #include <fstream>
+#include <thread>
 
 #include "deploy/energy.h"
 
@@ -39,45 +41,69 @@ std::uint64_t peak_rss() {
 /// Makes peak_rss start anew, where the kernel allows it.
 void forget_peak_rss() { std::ofstream("/proc/self/clear_refs") << "5"; }
 
+/// Each engine by itself on a thread of its own, all at the same time: milliseconds of every run.
+std::vector<double> run_side_by_side(std::vector<Engine>& engines, const at::Tensor& image, const ProfileOptions& options) {
+  const std::span<const float> pixels(image.data_ptr<float>(), std::size_t(image.numel()));
+  std::vector<std::vector<double>> times(engines.size());
+  std::barrier ready(std::ptrdiff_t(engines.size()));
+  const auto work = [&](std::size_t i) {
+    times[i].reserve(std::size_t(options.runs));
+    for (int k = 0; k < options.warm_up; ++k) engines[i].run(pixels, 1);
+    ready.arrive_and_wait();
+    for (int k = 0; k < options.runs; ++k) {
+      const auto start = Clock::now();
+      engines[i].run(pixels, 1);
+      times[i].push_back(milliseconds_since(start));
+    }
+  };
+  std::vector<std::jthread> others;
+  for (std::size_t i = 1; i < engines.size(); ++i) others.emplace_back(work, i);
+  work(0);
+  others.clear();  // joins
+  std::vector<double> all;
+  for (const auto& mine : times) all.insert(all.end(), mine.begin(), mine.end());
+  return all;
+}
+
 Result<Latency> time(models::FlatModel& model, const ProfileOptions& options, int threads, Profile& profile) {
   const auto image = noise(model.spec().task);
   Latency latency{threads, 0, 0, 0, 0, 0, 0};
+  std::vector<Engine> engines;
   auto start = Clock::now();
-  auto engine = TRY(Engine::create(model, {.threads = threads}));
+  engines.push_back(TRY(engine_for(model)));
   latency.build = milliseconds_since(start);
   start = Clock::now();
-  engine.logits(image);
+  engines[0].logits(image);
   latency.cold = milliseconds_since(start);
-  for (int i = 0; i < options.warm_up; ++i) engine.logits(image);
-  std::vector<double> times;
-  times.reserve(std::size_t(options.runs));
+  while (int(engines.size()) < threads) engines.push_back(TRY(engine_for(model)));
   EnergyMeter meter;
-  for (int i = 0; i < options.runs; ++i) {
-    start = Clock::now();
-    engine.logits(image);
-    times.push_back(milliseconds_since(start));
-  }
-  if (const auto joules = meter.joules(); joules && threads == 1) profile.joules = *joules / options.runs;
+  auto times = run_side_by_side(engines, image, options);
+  if (const auto joules = meter.joules(); joules && threads == 1) profile.joules = *joules / (options.runs + options.warm_up);
   std::ranges::sort(times);
   latency.p50 = percentile(times, 0.5);
   latency.p95 = percentile(times, 0.95);
   latency.p99 = percentile(times, 0.99);
   latency.max = times.back();
-  profile.weight_bytes = engine.weight_bytes();
-  profile.arena_bytes = engine.arena_bytes();
+  const auto bytes = engines[0].bytes();
+  profile.weight_bytes = bytes.weights;
+  profile.arena_bytes = bytes.arena;
   return latency;
 }
 
 }  // namespace
 
+Result<Engine> engine_for(models::FlatModel& model) {
+  auto copy = TRY(models::FlatModel::create(model.spec()));  // an engine fuses the network that it is made of
+  copy.load(model.store());
+  return Engine::create(copy);
+}
+
 Result<Profile> profile(models::FlatModel& model, const ProfileOptions& options) {
-  const int before = at::get_num_threads();
   Profile profile;
   profile.int8 = !model.spec().structure.int8.empty();
   forget_peak_rss();
   for (const int threads : options.threads) profile.latency.push_back(TRY(time(model, options, threads, profile)));
   profile.peak_rss_bytes = peak_rss();
-  at::set_num_threads(before);
   return profile;
 }
 
@@ -101,7 +127,7 @@ Result<models::FlatModel> without_rounding(models::FlatModel& model) {
 }
 
 Result<Agreement> compare_engines(models::FlatModel& int8, models::FlatModel& reference, const data::Dataset& images) {
-  auto one = TRY(Engine::create(int8)), other = TRY(Engine::create(reference));
+  auto one = TRY(engine_for(int8)), other = TRY(engine_for(reference));
   Agreement agreement;
   training::for_each_batch([&](const at::Tensor& batch) { return torch::stack({one.logits(batch), other.logits(batch)}, 0); }, images, 16,
                            [&](std::span<const std::size_t> index, const at::Tensor& both) {
@@ -114,7 +140,7 @@ Result<Agreement> compare_engines(models::FlatModel& int8, models::FlatModel& re
 }
 
 Result<training::Outcome> engine_outcome(models::FlatModel& model, const data::Dataset& images) {
-  auto engine = TRY(Engine::create(model));
+  auto engine = TRY(engine_for(model));
   return training::outcome_of([&](const at::Tensor& batch) { return engine.logits(batch); }, images);
 }
 

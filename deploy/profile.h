@@ -9,9 +9,9 @@
 namespace preceptor::deploy {
 
 struct ProfileOptions {
-  int runs = 1000;               ///< timed inferences of one image, at each number of threads
+  int runs = 1000;               ///< timed inferences of one image on each thread
   int warm_up = 50;              ///< before them
-  std::vector<int> threads{1};   ///< inside the engine
+  std::vector<int> threads{1};   ///< engines that run side by side, a thread each: a box that serves as many at a time
   template <class V>
   void visit(V& v) {
     v("runs", runs, Range{10, 1e7});
@@ -20,7 +20,7 @@ struct ProfileOptions {
   }
 };
 
-/// Milliseconds of wall time for one image.
+/// Milliseconds of wall time for one image; of several threads, over all their inferences.
 struct Latency {
   int threads = 1;
   double build = 0;  ///< from the network to an engine, once
@@ -40,10 +40,13 @@ struct Profile {
   std::uint64_t weight_bytes = 0;  ///< packed, in memory
   std::uint64_t arena_bytes = 0;   ///< for values between operators, at batch 1
   std::uint64_t peak_rss_bytes = 0;  ///< of this process from the engine's making to the last run; LibTorch is in it
-  std::optional<double> joules;    ///< an inference on one thread, the whole package's; nullopt: this box cannot tell
+  std::optional<double> joules;    ///< an inference with one thread at work, the whole package's; nullopt: this box cannot tell
 };
 
-/// Times the model's engine on an image of noise. Threads of LibTorch are left as they were.
+/// An engine for the model, which stays as it is.
+Result<Engine> engine_for(models::FlatModel& model);
+
+/// Times the model's engine on an image of noise.
 Result<Profile> profile(models::FlatModel& model, const ProfileOptions& options);
 
 /// p50 alone of some runs on one thread: what tables and searches compare by.
