@@ -1,0 +1,80 @@
+#include "deploy/engine.h"
+
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include "models/stem.h"
+
+namespace preceptor::deploy {
+namespace {
+
+/// With statistics as after some training, so that folding them away has something to do.
+Result<models::FlatModel> made(const std::string& name, int channels, int image_size) {
+  const auto& size = (*models::zoo().find(name))->sizes.front();
+  auto model = models::create_at_size(size, {3, channels, image_size});
+  if (!model) return model;
+  model->initialise(RandomStream(1, name));
+  RandomStream random(2, name);
+  auto values = model->store();
+  for (const auto& piece : model->space().pieces())
+    for (std::size_t i = 0; i < piece.size; ++i) {
+      auto& value = values[piece.offset + i];
+      if (piece.role == Role::kNormMean) value = float(0.1 * random.normal());
+      if (piece.role == Role::kNormVariance || piece.role == Role::kNormScale) value = float(random.uniform(0.7, 1.4));
+    }
+  model->load(values);
+  return model;
+}
+
+class EveryModel : public testing::TestWithParam<std::string> {};
+
+TEST_P(EveryModel, GivesTheGraphsLogitsAtAnySizeAndBatch) {
+  torch::NoGradGuard no_grad;
+  for (const int channels : {1, 3})
+    for (const int size : {28, 32, 64}) {
+      auto model = made(GetParam(), channels, size);
+      if (!model) continue;  // not every stem takes 28 px
+      SCOPED_TRACE(fmt::format("{} channels, {} px", channels, size));
+      model->network().eval();
+      model->network().fuse();
+      auto graph = models::trace(model->network(), model->spec().task).value();
+      models::freeze(graph);
+      auto engine = Engine::create(graph).value();
+      torch::manual_seed(1);
+      for (const int batch : {1, 3, 1}) {
+        const auto images = torch::randn({batch, channels, size, size});
+        const auto wanted = models::run_graph(graph, images);
+        const auto got = engine.logits(images);
+        ASSERT_EQ(got.sizes(), wanted.sizes());
+        const auto error = (got - wanted).abs().max().item<double>();
+        EXPECT_LE(error, 1e-4 * std::max(1.0, wanted.abs().max().item<double>())) << "batch " << batch;
+      }
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Zoo, EveryModel, testing::ValuesIn(models::zoo().names()), [](const auto& name) { return name.param; });
+
+TEST(Engine, RunsConvolutionalStudentsWithoutLibTorch) {
+  for (const std::string name : {"shufflenet_v2", "mobilenet_v2", "mobilenet_v3_small", "mobileone", "repvit", "resnet18", "resnet50"}) {
+    auto model = made(name, 3, 64).value();
+    auto engine = Engine::create(model).value();
+    for (const auto& step : engine.steps()) EXPECT_FALSE(step.fallback) << name << ": " << step.text;
+  }
+}
+
+TEST(Engine, TensorsThatDoNotMeetShareMemory) {
+  auto model = made("mobilenet_v2", 3, 64).value();
+  auto engine = Engine::create(model).value();
+  // The widest layer's input and output, 6·16 and 16 channels of 64×64 at most four times over; all of them would be 13 MB.
+  EXPECT_LT(engine.bytes().arena, std::size_t(4) << 20);
+  EXPECT_GT(engine.bytes().weights, model.space().size() * sizeof(float) / 2);
+}
+
+TEST(Engine, ThrowsForImagesOfAnotherSize) {
+  auto model = made("mobilenet_v2", 3, 64).value();
+  auto engine = Engine::create(model).value();
+  EXPECT_THROW(engine.logits(torch::zeros({1, 3, 32, 32})), std::logic_error);
+}
+
+}  // namespace
+}  // namespace preceptor::deploy
