@@ -100,7 +100,7 @@ TEST(Channels, OfEveryModelCutAreWhatTheyAreMasked) {
 }
 
 TEST(Channels, OfACutModelTrainAndTravelAsItsSpecSays) {
-  const TempDir dir;
+  const test::TempDir dir;
   for (const auto& name : models::zoo().names()) {
     SCOPED_TRACE(name);
     auto model = made((*models::zoo().find(name))->sizes.front());
