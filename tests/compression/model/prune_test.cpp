@@ -100,7 +100,9 @@ TEST(Prune, GloballyKeepsTheCapAndTheMultiple) {
   for (const auto& layer : pruned.report.layers) {
     EXPECT_EQ(layer.after % 8, 0) << layer.name;
     EXPECT_GE(2 * layer.after, layer.before) << layer.name;
-    if (layer.name == "layer1.0.conv1") EXPECT_EQ(layer.after, layer.before / 2);
+    if (layer.name == "layer1.0.conv1") {
+      EXPECT_EQ(layer.after, layer.before / 2);
+    }
     before += layer.before, after += layer.after;
   }
   EXPECT_NEAR(double(after) / double(before), 0.7, 0.05);
