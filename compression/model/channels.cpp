@@ -75,9 +75,10 @@ class Grouping {
   std::string name_of(const Places& places) const { return layer_name(channels_.graph.values[name_place(places).value].name); }
   std::int64_t count_in(const Place& place, std::int64_t label) const { return std::ranges::count(labels_at(place), label); }
 
+  /// Why channels stay, if they are channels of several parameters.
   void tell(const Places& places, std::int64_t label) {
     const auto& reason = labelled_.labels.reason(label);
-    if (reason.empty()) return;
+    if (reason.empty() || places.size() == 1) return;  // pixels of a kernel, channels of the image, states
     const auto name = name_of(places);
     const auto channels = count_in(name_place(places), label);
     auto& all = channels_.unprunable;
@@ -86,8 +87,16 @@ class Grouping {
     else known->channels += channels;
   }
 
+  /// Parts of one layer may play several roles: "fc1", "fc1 (2)".
+  std::string unused_name(const std::string& name) const {
+    auto free = name;
+    const auto taken = [&] { return std::ranges::any_of(channels_.groups, [&](const Group& g) { return g.name == free; }); };
+    for (int number = 2; taken(); ++number) free = fmt::format("{} ({})", name, number);
+    return free;
+  }
+
   void add(const Places& places, const std::vector<std::int64_t>& labels) {
-    Group group{name_of(places), {}, std::int64_t(labels.size()), 1, 1, channels_.units};
+    Group group{unused_name(name_of(places)), {}, std::int64_t(labels.size()), 1, 1, channels_.units};
     std::map<std::int64_t, std::int64_t> unit;
     for (const auto label : labels) unit[label] = std::int64_t(unit.size());
     for (const auto& place : places) {

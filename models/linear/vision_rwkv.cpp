@@ -48,7 +48,7 @@ class SpatialMix : public torch::nn::Module {
     const auto shifted = shift(x);
     const auto k = key_(shifted.lerp(x, mix_k_)), v = value_(shifted.lerp(x, mix_v_));
     const auto r = receptance_(shifted.lerp(x, mix_r_)).sigmoid();
-    return output_(r * kernels::bi_wkv(decay_, first_, k.flatten(1, 2), v.flatten(1, 2)).view(x.sizes()));
+    return output_(r * kernels::bi_wkv(decay_, first_, k.flatten(1, 2), v.flatten(1, 2)).view(r.sizes()));
   }
   void initialise() {
     set_values(decay_, [&](auto i) { return -5 + 8 * std::pow(double(i) / (kWidth - 1), 0.7 + 1.3 * depth_.from_start); });
