@@ -141,7 +141,9 @@ TEST(LowRank, ComposesWithPruningFusingAndItself) {
 
 TEST(LowRank, RefusesLayersOfALaterStep) {
   auto model = lived_in({"resnet18", 0.25, "small"});
-  auto rounding = restructured(model, {.int8 = {{"fc", "observed"}}}).value();
+  models::StructureOptions integers;
+  integers.int8 = {{"fc", "observed"}};
+  auto rounding = restructured(model, integers).value();
   const auto refused = factorise(rounding, {});
   ASSERT_FALSE(refused);
   EXPECT_THAT(refused.error().message, HasSubstr("before that"));

@@ -207,9 +207,12 @@ TEST(Quantise, RefusesWhatItCannotDo) {
   };
   refuse(model, phantoms(16).like(), "no image");
   refuse(model, phantoms(16, 3, 0, 3), "3");
-  auto lora = restructured(model, {.lora = {{"layer1.0.conv1", "2"}}}).value();
+  models::StructureOptions additions, integers;
+  additions.lora = {{"layer1.0.conv1", "2"}};
+  integers.int8 = {{"fc", "observed"}};
+  auto lora = restructured(model, additions).value();
   refuse(lora, phantoms(16, 3), "merge them first");
-  auto rounding = restructured(model, {.int8 = {{"fc", "observed"}}}).value();
+  auto rounding = restructured(model, integers).value();
   refuse(rounding, phantoms(16, 3), "quantised already");
 }
 
