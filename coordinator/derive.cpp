@@ -63,8 +63,8 @@ Result<models::FlatModel> start_student(const StudentOptions& options, const dat
     return model;
   }
   auto loaded = TRY(models::load_model(options.path, options.training.device));
-  auto wanted = spec;
-  auto has = loaded.model.spec();
+  auto wanted = spec, has = loaded.model.spec();
+  wanted.structure = has.structure;  // what compression made of the network is the file's to say
   if (write_options(has) != write_options(wanted))
     return fail(Code::kInvalid, "{}: is another network than student.model asks for:\n{}", options.path, write_options(has));
   return std::move(loaded.model);
@@ -133,6 +133,11 @@ Result<Derived> derive(const TeacherOptions& teacher, const StudentOptions& stud
                              : std::nullopt;
     const auto trained = train_student(model, student, tutor, *peers, consortium.train, RandomStream(seed, "student").bits64());
     if (!trained) return in("student (is data.partition.consortium large enough?)", trained.error());
+  }
+  if (student.lora.rank > 0) {
+    auto added = compression::add_lora(model, student.lora, seed);
+    if (!added) return in("student.lora", added.error());
+    model = std::move(*added);
   }
   auto metrics = evaluate(model, consortium.test, seed);
   const auto parameters = guide && guide->model() ? guide->model()->space().trainable() : 0;

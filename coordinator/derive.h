@@ -1,6 +1,7 @@
 #pragma once
 #include <filesystem>
 
+#include "compression/model/lora.h"
 #include "data/data.h"
 #include "distill/assistants.h"
 #include "distill/mutual.h"
@@ -25,12 +26,13 @@ struct TeacherOptions {
 
 /// How the student begins: a file, distillation from the teacher, plain training, or random values.
 struct StudentOptions {
-  std::string path;  ///< .safetensors to start from: preceptor's, or weights of torchvision or timm for `model`
+  std::string path;  ///< .safetensors to start from: preceptor's (compressed or not), or weights of torchvision or timm for `model`
   models::ModelOptions model{"shufflenet_v2", 0.5, "small"};
   training::TrainingOptions training;  ///< on the consortium's images; epochs: 0: no training before federation
   distill::DistillationOptions distillation;
   std::vector<distill::AssistantOptions> assistants;  ///< between teacher and student, the first next to the teacher
   distill::MutualOptions mutual;                      ///< peers to learn beside, with a teacher or without
+  compression::LoraOptions lora;  ///< added last: the federation then trains the additions and the head alone
   template <class V>
   void visit(V& v) {
     v("path", path);
@@ -39,6 +41,7 @@ struct StudentOptions {
     v("distillation", distillation);
     v("assistants", assistants);
     v("mutual", mutual);
+    v("lora", lora);
   }
 };
 

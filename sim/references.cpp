@@ -6,11 +6,11 @@
 namespace preceptor::sim {
 namespace {
 
-/// The student trained on all images, for as many epochs as the federation had.
+/// The student before any compression, trained on all images from random values, for as many epochs as the federation had.
 Result<models::FlatModel> train_central(const SimulationOptions& options, const Plan& plan, const data::Federation& federation) {
   auto images = federation.consortium.train;
   for (const auto& site : federation.sites) images.append(site.data.train);
-  auto model = TRY(models::FlatModel::create(plan.student, options.training.device));
+  auto model = TRY(models::FlatModel::create({plan.student.model, plan.student.task}, options.training.device));
   model.initialise(RandomStream(options.seed, "student/init"));
   auto training = options.training;
   training.epochs = std::max(1, options.federation.rounds * options.training.epochs);

@@ -25,7 +25,7 @@ struct Spectrum {
 };
 Spectrum spectrum(const at::Tensor& matrix) {
   const auto [values, vectors] = torch::linalg_eigh(matrix.mm(matrix.t()));  // ascending
-  return {values.flip(0).clamp_min(0), vectors.flip(1)};
+  return {values.flip({0}).clamp_min(0), vectors.flip({1})};
 }
 
 /// loss[r]: share of the energy beyond the first r, r = 0 … count.
@@ -103,13 +103,9 @@ Result<Chosen> within_budget(const Candidates& candidates, std::size_t others, d
   return at_price(candidates, high);
 }
 
-/// Whether the layer can be factorised at all: ungrouped, and without a margin around a single pixel.
-bool is_plain(const torch::nn::Module& layer) {
+bool is_grouped(const torch::nn::Module& layer) {
   const auto* conv = layer.as<torch::nn::Conv2dImpl>();
-  if (!conv) return true;
-  const auto* padding = std::get_if<torch::ExpandingArray<2>>(&conv->options.padding());
-  const bool point = conv->weight.size(2) == 1 && conv->weight.size(3) == 1;
-  return conv->options.groups() == 1 && padding && (!point || (padding->at(0) == 0 && padding->at(1) == 0));
+  return conv && conv->options.groups() != 1;
 }
 
 std::string text_of(const Ranks& ranks) { return ranks.in > 0 ? fmt::format("{}, {}", ranks.out, ranks.in) : std::to_string(ranks.out); }
@@ -171,7 +167,7 @@ Result<LowRankModel> factorise(models::FlatModel& model, const LowRankOptions& o
   auto others = whole.space().trainable();
   for (const auto& [name, layer] : models::adaptable_layers(whole.network())) {
     const auto& weight = tensors.at(name + ".weight");
-    if (begins_with(name, options.keep) || weight.numel() < options.minimum || !is_plain(*layer)) continue;
+    if (begins_with(name, options.keep) || weight.numel() < options.minimum || is_grouped(*layer)) continue;
     candidates[name] = choices_of(weight.to(torch::kCPU));
     others -= std::size_t(weight.numel());
   }

@@ -2,6 +2,8 @@
 
 #include <torch/torch.h>
 
+#include <algorithm>
+
 #include "models/cnn/reparameterise.h"
 #include "models/structure.h"
 
@@ -45,6 +47,7 @@ Result<models::FlatModel> restructured(models::FlatModel& model, const models::S
 }
 
 Result<models::FlatModel> fused(models::FlatModel& model) {
+  torch::NoGradGuard no_grad;
   auto copy = TRY(restructured(model, model.spec().structure));
   if (!has_branches(copy.network())) return copy;
   copy.network().fuse();

@@ -123,5 +123,25 @@ TEST_F(DeriveFromOthers, AMistakeInWhatHelpsTheStudentIsFoundBeforeTheTeacherIsT
   EXPECT_THAT(why(), HasSubstr("student: unknown feature loss 'crd'"));
 }
 
+TEST_F(DeriveFromOthers, ACompressedStudentsFileSaysItsStructure) {
+  models::ModelSpec spec{student_.model, {2, 1, 28}};
+  spec.structure.low_rank = {{"conv5.0", "8"}};
+  spec.structure.int8 = {{"fc", "observed"}};
+  const auto compressed = models::FlatModel::create(spec).value();
+  student_.path = (dir_ / "compressed.safetensors").string();
+  ASSERT_TRUE(models::save_model(student_.path, compressed));
+  auto derived = run();
+  ASSERT_TRUE(derived) << derived.error().message;
+  EXPECT_EQ(write_options(spec), [&] { auto has = derived->student.spec(); return write_options(has); }());
+  student_.lora.rank = 2;
+  derived = run();
+  ASSERT_TRUE(derived) << derived.error().message;
+  EXPECT_FALSE(derived->student.spec().structure.lora.empty());
+  student_.lora.layers = {"nothing"};
+  derived = run();
+  ASSERT_FALSE(derived);
+  EXPECT_THAT(derived.error().message, HasSubstr("student.lora"));
+}
+
 }  // namespace
 }  // namespace preceptor::coordinator

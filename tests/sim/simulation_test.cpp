@@ -111,5 +111,30 @@ TEST(Simulation, AStudentFileOfAnotherNetworkIsRefused) {
   EXPECT_EQ(summary.error().code, Code::kInvalid);
 }
 
+TEST(Simulation, AStudentWithLoraFederatesItsAdditionsHeadAndStatisticsAlone) {
+  const auto plain = run({}), done = run({"student.lora.rank=4", "sim.central=true"});
+  ASSERT_TRUE(done.summary.contains("bytes_up"));
+  EXPECT_LT(done.summary["bytes_up"].get<double>(), plain.summary["bytes_up"].get<double>());
+  const auto begun = models::load_model(done.file("student.safetensors")), ended = models::load_model(done.file("model.safetensors"));
+  ASSERT_TRUE(begun && ended);
+  const auto before = begun->model.store(), after = ended->model.store();
+  std::size_t frozen = 0;
+  for (const auto& piece : ended->model.space().pieces()) {
+    const auto part = [&](const std::vector<float>& values) { return std::span(values).subspan(piece.offset, piece.size); };
+    if (is_frozen(piece.role)) {
+      frozen += piece.size;
+      EXPECT_TRUE(std::ranges::equal(part(before), part(after))) << piece.name;
+    } else if (piece.name.ends_with("lora_up.weight")) {
+      EXPECT_FALSE(std::ranges::equal(part(before), part(after))) << piece.name;
+    }
+  }
+  EXPECT_GT(frozen, ended->model.space().size() / 2);
+  // A later run goes on from the file: student.model names the network, the file says what became of it.
+  const auto again = run({"student.path=" + done.file("model.safetensors").string(), "student.training.epochs=0"});
+  const auto last = models::load_model(again.file("model.safetensors"));
+  ASSERT_TRUE(last) << last.error().message;
+  EXPECT_EQ(last->model.space().architecture_hash(), ended->model.space().architecture_hash());
+}
+
 }  // namespace
 }  // namespace preceptor::sim

@@ -124,6 +124,37 @@ TEST(Training, ShowsEveryImageOnceAnEpochAndNeverABatchOfOne) {
   }
 }
 
+/// The model's values that are statistics, or those that are not.
+std::vector<float> pieces_of(const models::FlatModel& model, bool statistics) {
+  const auto values = model.store();
+  std::vector<float> kept;
+  for (const auto& piece : model.space().pieces()) {
+    const auto part = std::span(values).subspan(piece.offset, piece.size);
+    if (is_statistic(piece.role) == statistics) kept.insert(kept.end(), part.begin(), part.end());
+  }
+  return kept;
+}
+
+TEST(Training, StatisticsStayFromTheirShareOfTheScheduleOnWhileWeightsMove) {
+  const auto set = phantoms(64);
+  auto model = made_model();
+  auto options = quick(4);
+  options.freeze_statistics = 0.5;
+  const auto objective = make_cross_entropy(options, set);
+  std::vector<std::vector<float>> statistics, weights;
+  ASSERT_TRUE(train(model, set, options, *objective, 1, {}, [&](int, double) {
+    statistics.push_back(pieces_of(model, true));
+    weights.push_back(pieces_of(model, false));
+    return true;
+  }));
+  EXPECT_NE(statistics[0], statistics[1]);
+  EXPECT_EQ(statistics[1], statistics[2]);
+  EXPECT_EQ(statistics[2], statistics[3]);
+  EXPECT_NE(weights[2], weights[3]);
+  ASSERT_TRUE(train(model, set, options, *objective, 1, {0.5, 1, 4}));
+  EXPECT_EQ(pieces_of(model, true), statistics[3]) << "a later stretch of the same schedule";
+}
+
 TEST(Training, ShufflesAnewEveryEpochAndGoesOnWhereTheLastRoundStopped) {
   const auto set = noise(16);
   const auto order = [&](int epochs, int first) {

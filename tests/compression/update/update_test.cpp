@@ -126,6 +126,20 @@ TEST(UpdateCodec, WeightsAndStatisticsGoThroughTheirOwnPipelines) {
   EXPECT_GT(sparse_statistics[1], (space.size() - space.trainable()) / 2);
 }
 
+TEST(UpdateCodec, FrozenPiecesCostNoByteAndAreNotTouched) {
+  ParameterSpace space, thawed;
+  for (auto* all : {&space, &thawed}) {
+    all->add("conv1.weight", {100, 9}, all == &space ? Role::kFrozen : Role::kWeight);
+    all->add("conv1.lora_up.weight", {100, 2}, Role::kWeight);
+    all->add("norm1.running_mean", {100}, Role::kNormMean);
+  }
+  const auto delta = layered_update(space.size());
+  const auto bytes = encode(make(kRaw, space), delta);
+  EXPECT_EQ(encode(make(kRaw, thawed), delta).size() - bytes.size(), 900 * sizeof(float));
+  const auto decoded = decode(make(kRaw, space), space, bytes);
+  for (std::size_t i = 0; i < space.size(); ++i) EXPECT_EQ(decoded.given[i], i < 900 ? 0 : 1) << i;
+}
+
 TEST(UpdateCodec, ErrorFeedbackRemembersTheWeightsAndNothingElse) {
   const auto space = interleaved_space();
   const auto delta = layered_update(space.size());
