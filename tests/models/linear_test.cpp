@@ -75,7 +75,8 @@ std::vector<ModelSpec> specs() {
   return specs;
 }
 std::string name_of(const testing::TestParamInfo<ModelSpec>& info) {
-  const auto& [model, task] = info.param;
+  const auto &model = info.param.model;
+  const auto &task = info.param.task;
   return fmt::format("{}_{}{}{}x{}", model.name, model.variant, model.stem, task.image_size, task.channels);
 }
 INSTANTIATE_TEST_SUITE_P(Zoo, Linear, testing::ValuesIn(specs()), name_of);
