@@ -190,7 +190,8 @@ Result<LowRankModel> factorise(models::FlatModel& model, const LowRankOptions& o
     if (tensors.contains(name + ".bias")) factors[name + ".up.bias"] = tensors.at(name + ".bias");
     layers.push_back({name, choice.ranks, made.energy, std::size_t(weight.numel()), choice.weights});
   }
-  auto made = TRY(restructured(whole, TRY(with_factors(whole, ranks, factors))));
+  const auto structure = TRY(with_factors(whole, ranks, factors));
+  auto made = TRY(restructured(whole, structure));
   auto target = tensors_of(made);
   for (const auto& [name, tensor] : factors) target.at(name).copy_(tensor);
   return LowRankModel{std::move(made), std::move(layers)};

@@ -8,6 +8,7 @@
 #include "compression/model/calibration.h"
 #include "compression/model/repair.h"
 #include "compression/model/restructure.h"
+#include "models/adaptable.h"
 #include "models/structure.h"
 #include "training/training.h"
 

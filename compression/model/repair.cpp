@@ -2,9 +2,11 @@
 
 #include <torch/torch.h>
 
+#include <functional>
 #include <optional>
 
 #include "compression/model/restructure.h"
+#include "models/adaptable.h"
 #include "models/graph.h"
 #include "models/structure.h"
 
