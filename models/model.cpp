@@ -43,6 +43,19 @@ void after(const at::RecordFunction& record, at::ObserverContext* context) {
   if (call->macs_an_output > 0) macs += std::int64_t(call->macs_an_output * double(record.outputs()[0].toTensor().numel()));
 }
 
+/// Shapes that came with a spec may fit each parameter and yet not each other.
+Result<void> check_shapes(Model& network, const TaskOptions& task) {
+  torch::NoGradGuard no_grad;
+  network.eval();
+  try {
+    network.forward(torch::zeros({1, task.channels, task.image_size, task.image_size}));
+  } catch (const std::exception& e) {
+    return fail(Code::kInvalid, "structure.shapes do not fit each other: {}", std::string_view(e.what()).substr(0, 200));
+  }
+  network.train();
+  return {};
+}
+
 }  // namespace
 
 Registry<Architecture>& zoo() {
@@ -61,6 +74,7 @@ Result<std::shared_ptr<Model>> build(const ModelSpec& spec) {
     return fail(Code::kInvalid, "{}: widths go up to {}, not {}", spec.model.name, kMaxWidth, spec.model.width);
   auto network = TRY(architecture->build(spec));
   TRY(apply(spec.structure, *network));
+  if (!spec.structure.shapes.empty()) TRY(check_shapes(*network, spec.task));
   return network;
 }
 

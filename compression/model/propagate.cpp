@@ -268,28 +268,27 @@ class Propagation {
     put(to, out, 1);
   }
 
-  /// A convolution in groups, once it is known what hangs together: the same places of every group.
+  /// A convolution in groups, once it is known what hangs together: whole groups where each is of one head, else the same
+  /// places of every group.
   void group(const Node& node) {
     const int from = node.input("input"), weight = node.input("weight"), to = node.outputs[0];
     const auto groups = node.attribute("groups").toInt();
     const auto inner = along(weight, 1);
     if (inner)
       for (const auto& label : inner->unbind()) in_pairs_.insert(label.item<std::int64_t>());
-    for (const int value : {from, to}) {
+    const auto rows_of = [&](int value) {
       const auto label = along(value, 1);
-      if (!label) {
-        if (value == from && inner) labels_.fix(*inner, kImmovable);
-        continue;
-      }
-      const auto rows = label->view({groups, -1});
-      if (rows.size(1) > 1 && labels_.shortest(rows).size(1) == 1) {  // heads and the like
-        labels_.fix(rows, "whole groups of a convolution");
-        if (value == from && inner) labels_.fix(*inner, "whole groups of a convolution");
-        continue;
-      }
-      labels_.join(rows, rows.narrow(0, 0, 1));
-      if (value == from) meet(inner, Label(rows[0]));
+      return label ? Label(label->view({groups, -1})) : label;
+    };
+    const auto in = rows_of(from), out = rows_of(to);
+    if (in && out && in->size(1) > 1 && labels_.shortest(*in).size(1) == 1) {
+      labels_.join(*out, in->narrow(1, 0, 1));
+      if (inner) labels_.fix(*inner, "");
+      return;
     }
+    for (const auto& rows : {in, out})
+      if (rows) labels_.join(*rows, rows->narrow(0, 0, 1));
+    meet(inner, in ? Label((*in)[0]) : in);
   }
 
   void linear(const Node& node) {

@@ -60,12 +60,14 @@ class LiteMla : public torch::nn::Module {
     const int qkv = 3 * channels;
     qkv_ = register_module("qkv", Chain());
     qkv_->push_back("conv", conv(channels, qkv, 1));
-    aggreg_ = register_module("aggreg", Chain(Chain(conv(qkv, qkv, 5, 1, qkv), conv(qkv, qkv, 1, 1, qkv / kHeadDim))));
+    by_head_ = conv(qkv, qkv, 1, 1, qkv / kHeadDim);
+    aggreg_ = register_module("aggreg", Chain(Chain(conv(qkv, qkv, 5, 1, qkv), by_head_)));
     proj_ = register_module("proj", layer(2 * channels, channels, 1, 1, 1, /*active=*/false));
   }
   torch::Tensor forward(torch::Tensor x) {
     const auto b = x.size(0), h = x.size(2), w = x.size(3);
     const auto qkv = qkv_->forward(x);
+    by_head_->options.groups(qkv.size(1) / kHeadDim);  // pruning takes heads, of which the weight's shape says nothing
     // [B, heads of both scales, pixels, q|k|v]: a view of channels_last. Sums over all pixels want float32.
     const auto pixels = torch::cat({qkv, aggreg_->forward(qkv)}, 1).permute({0, 2, 3, 1}).to(torch::kFloat32);
     const auto heads = pixels.reshape({b, h * w, pixels.size(3) / (3 * kHeadDim), 3 * kHeadDim}).transpose(1, 2).chunk(3, -1);
@@ -77,6 +79,7 @@ class LiteMla : public torch::nn::Module {
 
  private:
   Chain qkv_{nullptr}, aggreg_{nullptr}, proj_{nullptr};
+  Conv2d by_head_{nullptr};
 };
 
 /// main(x), to which x is added.

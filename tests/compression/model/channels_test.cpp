@@ -155,6 +155,25 @@ TEST(Channels, OfAnAttentionAreWholeHeads) {
   EXPECT_EQ(heads->channels_a_unit, 3 * 64);
 }
 
+TEST(Channels, OfAnAttentionOverTwoScalesAreWholeHeadsOfBoth) {
+  auto model = made({"efficientvit_b0"});
+  const auto channels = find_channels(model).value();
+  const auto* heads = find(channels, "stages.2.blocks.1.context_module.main.qkv.conv");
+  ASSERT_NE(heads, nullptr);
+  EXPECT_EQ(heads->units, 4);
+  EXPECT_EQ(heads->channels_a_unit, 3 * 16);
+  EXPECT_THAT(heads->slots, Contains(Field(&Slot::parameter, "stages.2.blocks.1.context_module.main.aggreg.0.1.weight")));
+}
+
+TEST(Channels, ThatASpecCutsInconsistentlyAreRefused) {
+  models::ModelSpec spec{{"resnet18", 0.25, "small"}, {3, 1, 28}, {}};
+  spec.structure.shapes = {{"layer1.0.conv1.weight", "8, 16, 3, 3"}};
+  const auto model = FlatModel::create(spec);
+  ASSERT_FALSE(model.has_value());
+  EXPECT_EQ(model.error().code, Code::kInvalid);
+  EXPECT_THAT(model.error().message, HasSubstr("do not fit each other"));
+}
+
 TEST(Channels, ThatTheCodeCountsOnStay) {
   struct Stubborn : models::Model {
     explicit Stubborn(int classes) : first(1, 8), hidden(8, 8), last(8, classes) {
