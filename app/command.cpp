@@ -12,6 +12,7 @@ namespace {
 
 const std::map<std::string, std::string> kGroups{{"ca", "The consortium's certificates"},
                                                  {"coordinator", "The consortium's side of a job"},
+                                                 {"deploy", "A model on its way into a clinic"},
                                                  {"node", "A hospital's side of a job"},
                                                  {"sim", "Both sides on one machine"}};
 
