@@ -1,5 +1,7 @@
 #include <torch/torch.h>
 
+#include <optional>
+
 #include "deploy/onnx_graph.h"
 
 /// Convolutions and linear layers, in float32 or, behind an input that rounds, in QDQ form.
@@ -31,7 +33,7 @@ struct IntegerWeight {
   at::Tensor values, step;  ///< int8 like the weight; float32 [out]
 };
 
-IntegerWeight round(const at::Tensor& weight) {
+IntegerWeight rounded_weight(const at::Tensor& weight) {
   const auto flat = weight.to(at::kDouble).flatten(1);
   const auto step = (flat.abs().amax(1) / kLargest).clamp_min(kSmallestStep);
   const auto values = (flat / step.unsqueeze(1)).round().to(at::kChar).view(weight.sizes());
@@ -55,17 +57,22 @@ std::string integer_bias(OnnxGraph& g, int bias, double input_step, const at::Te
 
 Result<void> translate_convolution(OnnxGraph& g, const Node& node) {
   const int weight = node.input("weight");
-  const auto pads = node.ints("padding");
   const bool transposed = node.attribute("transposed").toBool();
-  OnnxNodes::Attributes attributes{{"strides", node.ints("stride")},
-                                   {"pads", Ints{pads[0], pads[1], pads[0], pads[1]}},
-                                   {"dilations", node.ints("dilation")},
-                                   {"group", node.attribute("groups").toInt()}};
-  if (transposed) attributes.push_back({"output_padding", node.ints("output_padding")});
+  const auto axes = g.value(weight).shape.size() - 2;
+  const auto each = [&](const char* of) {  // LibTorch takes one number for all axes
+    const auto values = node.ints(of);
+    return values.size() == 1 ? Ints(axes, values[0]) : values;
+  };
+  auto pads = each("padding");
+  for (std::size_t i = 0; i < axes; ++i) pads.push_back(pads[i]);
+  OnnxNodes::Attributes attributes{
+      {"strides", each("stride")}, {"pads", pads}, {"dilations", each("dilation")}, {"group", node.attribute("groups").toInt()}};
+  if (transposed) attributes.push_back({"output_padding", each("output_padding")});
   Names inputs{g.name(node.input("input"))};
-  const auto bias = bias_of(node), step = input_step(g, node);
+  const auto bias = bias_of(node);
+  const auto step = input_step(g, node);
   if (step && !transposed) {
-    const auto rounded = round(g.value(weight).tensor);
+    const auto rounded = rounded_weight(g.value(weight).tensor);
     inputs.push_back(dequantised(g, rounded.values, rounded.step, g.value(weight).name, 0));
     if (bias) inputs.push_back(integer_bias(g, *bias, *step, rounded.step));
   } else {
@@ -81,7 +88,7 @@ Result<void> translate_linear(OnnxGraph& g, const Node& node) {
   const auto bias = bias_of(node);
   std::string matrix;  // [in, out]
   if (input_step(g, node)) {
-    const auto rounded = round(g.value(weight).tensor);
+    const auto rounded = rounded_weight(g.value(weight).tensor);
     matrix = dequantised(g, rounded.values.t(), rounded.step, g.value(weight).name, 1);
   } else if (g.fixed(weight)) {
     matrix = g.constant(g.value(weight).tensor.t(), g.value(weight).name);

@@ -7,7 +7,6 @@ namespace preceptor::deploy::internal {
 namespace {
 
 using models::Node;
-using models::times_batch;
 using Ints = OnnxNodes::Ints;
 using Names = OnnxNodes::Names;
 
@@ -103,7 +102,7 @@ Result<void> translate_selective_scan(OnnxGraph& g, const Node& node) {
   // h ← exp(d·a) h + (d·x)·b, y = h·c, for one token of every order at once: h [K, B, D, N].
   Scan scan(g);
   auto& body = scan.body();
-  const auto h = scan.state(filled(g, 0, {count, times_batch(1), channels, states}));
+  const auto h = scan.state(filled(g, 0, {count, g.sides(node.input("u"))[0], channels, states}));
   const auto step = scan.slice(d, 2), input = scan.slice(g.add("Mul", {d, x}), 2);
   const auto b = scan.slice(reorder(g, arg("b"), orders), 2), c = scan.slice(reorder(g, arg("c"), orders), 2);
   const auto column = [&](const std::string& values) { return body.add("Unsqueeze", {values, body.ints({3})}); };
@@ -115,12 +114,12 @@ Result<void> translate_selective_scan(OnnxGraph& g, const Node& node) {
   const auto y = g.add("Add", {scan.run()[0], g.add("Mul", {x, per_order(arg("skip"))})});
 
   // The inverse of a permutation is the order that sorts it.
-  return g.define(node, "ReduceSum", {reorder(g, y, orders.argsort(1)), g.ints({0})}, {{"keepdims", std::int64_t(0)}});
+  return g.define(node, "ReduceSum", {reorder(g, y, orders.argsort(1, false)), g.ints({0})}, {{"keepdims", std::int64_t(0)}});
 }
 
 Result<void> translate_bi_wkv(OnnxGraph& g, const Node& node) {
   const auto arg = [&](const char* name) { return g.name(node.input(name)); };
-  const auto& sides = g.value(node.input("k")).shape;
+  const auto sides = g.sides(node.input("k"));
   const auto length = g.scalar(double(sides[1])), w = g.add("Div", {arg("decay"), length}), u = g.add("Div", {arg("first"), length});
   const auto k = arg("k"), v = arg("v");
 
@@ -130,7 +129,7 @@ Result<void> translate_bi_wkv(OnnxGraph& g, const Node& node) {
   };
   Scan scan(g);
   auto& body = scan.body();
-  const Ints per_image{times_batch(1), sides[2]};
+  const Ints per_image{sides[0], sides[2]};
   const auto nothing = filled(g, -1e30, per_image), zero = filled(g, 0, per_image);
   Sums before[2];
   for (auto& sums : before) {

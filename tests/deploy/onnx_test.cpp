@@ -4,6 +4,7 @@
 #include <onnx/onnx_pb.h>
 
 #include "deploy/export.h"
+#include "models/layers.h"
 #include "tests/deploy/made.h"
 #include "tests/deploy/onnx_runtime.h"
 
@@ -13,19 +14,20 @@ namespace {
 using test::OnnxRuntime;
 using testing::HasSubstr;
 
-/// A model file's export, and what our own network says of some images.
+double largest(const torch::Tensor& x) { return x.abs().max().item<double>(); }
+double rms(const torch::Tensor& x) { return x.square().mean().sqrt().item<double>(); }
+
+/// A model file's export on some images, and what our own networks say of them.
 struct Case {
   std::string label;
   std::size_t number;
-  torch::Tensor wanted;
+  torch::Tensor ours, unrounded;
 };
-
-double largest(const torch::Tensor& x) { return x.abs().max().item<double>(); }
 
 class Zoo {
  public:
-  /// Exports the model and has it run on the first image, and on the three behind it.
-  void add(const std::string& label, models::FlatModel& model, const torch::Tensor& images) {
+  /// Exports the model and has it run on one image, and on three more. unrounded: the model in float32.
+  void add(const std::string& label, models::FlatModel& model, models::FlatModel& unrounded, const torch::Tensor& images) {
     torch::NoGradGuard no_grad;
     const auto file = dir_ / (label + ".safetensors"), onnx = dir_ / (label + ".onnx");
     EXPECT_TRUE(models::save_model(file, model));
@@ -34,17 +36,18 @@ class Zoo {
     if (!done) return;
     for (const int batch : {1, 3}) {
       const auto some = images.slice(0, batch - 1, 2 * batch - 1);
-      cases_.push_back({fmt::format("{}, batch {}", label, batch), runtime_.add(onnx, some), model.forward(some).contiguous()});
+      cases_.push_back({fmt::format("{}, batch {}", label, batch), runtime_.add(onnx, some), model.forward(some).contiguous(),
+                        unrounded.forward(some).contiguous()});
     }
   }
-  /// Calls check(label, theirs, ours) for every case.
+  /// Calls check(case, logits of ONNX Runtime) for every case.
   template <class Check>
   void run(Check check) {
     runtime_.run();
     for (const auto& one : cases_) {
       SCOPED_TRACE(one.label);
-      const auto theirs = runtime_.logits(one.number, one.wanted);
-      if (theirs.defined()) check(one.label, theirs, one.wanted);
+      const auto theirs = runtime_.logits(one.number, one.ours);
+      if (theirs.defined()) check(one, theirs);
     }
   }
 
@@ -61,32 +64,75 @@ TEST(Onnx, OfEveryModelGivesOurLogitsInOnnxRuntimeAtAnyBatch) {
     const auto images = test::images(channels, 5);
     for (const auto& name : models::zoo().names()) {
       auto model = test::made_model(name, channels);
-      zoo.add(fmt::format("{}-{}", name, channels), model, images);
+      zoo.add(fmt::format("{}-{}", name, channels), model, model, images);
     }
   }
   double worst = 0;
-  zoo.run([&](const std::string& label, const torch::Tensor& theirs, const torch::Tensor& ours) {
-    const auto error = largest(theirs - ours) / std::max(1.0, largest(ours));
+  zoo.run([&](const Case& one, const torch::Tensor& theirs) {
+    const auto error = largest(theirs - one.ours) / std::max(1.0, largest(one.ours));
     EXPECT_LE(error, 1e-4);
     worst = std::max(worst, error);
-    if (std::getenv("PRECEPTOR_DEBUG")) std::printf("%-40s %.3g of %.3g\n", label.c_str(), largest(theirs - ours), largest(ours));
   });
-  RecordProperty("worst", fmt::format("{:.3g}", worst));
+  std::printf("largest difference of logits: %.2g of max(1, largest logit)\n", worst);
 }
 
-TEST(Onnx, OfEveryModelInEightBitsGivesOurRoundedLogits) {
+// A sum that falls between two steps goes one way here and the other way there, and every layer behind makes more of it.
+// So of deep networks no more can be said than that both are as far from each other as rounding is from float32.
+TEST(Onnx, OfEveryModelInEightBitsIsAsNearToOursAsRoundingIsToFloat) {
   if (!OnnxRuntime::is_there()) GTEST_SKIP() << "needs ONNX Runtime: scripts/onnx-runtime.sh";
   Zoo zoo;
-  const auto images = test::images(1, 32);
+  const auto images = test::images(1, 16);
   for (const auto& name : models::zoo().names()) {
     auto model = test::made_model(name, 1);
     auto eight = test::rounded(model, images);
-    zoo.add(name, eight, images);
+    zoo.add(name, eight, model, images);
   }
-  zoo.run([&](const std::string& label, const torch::Tensor& theirs, const torch::Tensor& ours) {
-    if (std::getenv("PRECEPTOR_DEBUG"))
-      std::printf("%-40s %.3g of %.3g, spread %.3g\n", label.c_str(), largest(theirs - ours), largest(ours), ours.std().item<double>());
+  zoo.run([&](const Case& one, const torch::Tensor& theirs) {
+    const auto rounding = rms(one.ours - one.unrounded);
+    EXPECT_GT(rounding, 0);
+    EXPECT_LE(rms(theirs - one.ours), 2 * rounding);
+    if (std::getenv("PRECEPTOR_DEBUG")) std::printf("%-40s %.3g, rounding %.3g\n", one.label.c_str(), rms(theirs - one.ours), rounding);
   });
+}
+
+TEST(Onnx, OfAShallowNetworkInEightBitsGivesOurLogits) {
+  if (!OnnxRuntime::is_there()) GTEST_SKIP() << "needs ONNX Runtime: scripts/onnx-runtime.sh";
+  struct Shallow : models::Model {
+    Shallow() {
+      register_module("first", first);
+      register_module("norm", norm);
+      register_module("depthwise", depthwise);
+      register_module("head", head);
+    }
+    torch::Tensor forward(torch::Tensor x) override {
+      const auto y = torch::hardswish(depthwise(torch::relu(norm(first(x)))));
+      return head(y.flatten(2).transpose(1, 2)).mean(1);
+    }
+    models::Conv2d first = models::conv(1, 8, 3), depthwise = models::conv(8, 8, 3, 2, 8);
+    torch::nn::BatchNorm2d norm = models::norm(8);
+    models::Linear head{8, 3};
+  } network;
+  torch::NoGradGuard no_grad;
+  torch::manual_seed(1);
+  network.norm->running_mean.uniform_(-0.3, 0.3);
+  network.norm->weight.uniform_(0.5, 1.5);
+  for (models::Adaptable* layer : std::initializer_list<models::Adaptable*>{network.first.get(), network.depthwise.get(), network.head.get()})
+    layer->round(models::Rounding::kObserved);
+  const auto images = test::images(1, 8);
+  network.train();
+  network.norm->eval();
+  network.forward(images);
+  network.eval();
+  auto graph = models::trace(network, {3, 1, test::kSize}).value();
+  models::freeze(graph);
+  test::TempDir dir;
+  ASSERT_TRUE(write_file(dir / "shallow.onnx", std::string_view(to_onnx(graph, "shallow", {}).value())));
+  OnnxRuntime runtime;
+  const auto number = runtime.add(dir / "shallow.onnx", images);
+  runtime.run();
+  const auto ours = network.forward(images), theirs = runtime.logits(number, ours);
+  ASSERT_TRUE(theirs.defined());
+  EXPECT_LE(largest(theirs - ours), 1e-3 * largest(ours));
 }
 
 TEST(Onnx, FileTellsWhatItExpectsAndHoldsEightBitWeightsAsSuch) {
