@@ -37,7 +37,12 @@ class Bench {
     auto data = options_.data;
     auto teacher = options_.teacher;
     const auto key = key_of("start", write_options(data) + write_options(teacher) + std::to_string(seed_));
-    auto piece = TRY(remembered(key, "teacher", [&]() -> Result<StepResult> { return StepResult{TRY(train_teacher()), {}}; }, Json::array()));
+    const auto make = [&]() -> Result<StepResult> {
+      auto model = train_teacher();
+      if (!model) return std::unexpected(model.error());
+      return StepResult{std::move(*model), {}};
+    };
+    auto piece = TRY(remembered(key, "teacher", make, Json::array()));
     auto kept = TRY(models::load_model(file_of(key)));
     teacher_ = distill::Teacher::wrap(std::make_shared<models::FlatModel>(std::move(kept.model)));
     return piece;

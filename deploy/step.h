@@ -11,11 +11,17 @@
 /// Steps of a recipe: each takes a model and gives a smaller or a better one.
 namespace preceptor::deploy {
 
+inline training::TrainingOptions no_training() {
+  training::TrainingOptions options;
+  options.epochs = 0;
+  return options;
+}
+
 /// One step as the recipe's file says it. Only the groups that `step` uses may be given.
 struct StepOptions {
   std::string step;  ///< a registered name
   models::ModelOptions model{"shufflenet_v2", 0.5, "small"};  ///< distil: the student
-  training::TrainingOptions training{.epochs = 0};             ///< of steps that train; epochs: 0: they do not
+  training::TrainingOptions training = no_training();          ///< of steps that train; epochs: 0: they do not
   distill::DistillationOptions distillation;                   ///< likewise
   compression::PruneOptions prune;
   compression::GroupSparsity::Options sparsity;

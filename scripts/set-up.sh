@@ -38,12 +38,11 @@ while (($# > 0)); do
   shift
 done
 
-# The names in packaging/apt.txt that dpkg does not have.
+# The names in packaging/apt.txt that no installed package has or provides (NodeSource's nodejs provides npm).
 missing_packages() {
   local wanted installed
   wanted=$(grep -Ev '^[[:space:]]*(#|$)' "$root/packaging/apt.txt" | sort -u)
-  # shellcheck disable=SC2086  # one word a package
-  installed=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n' $wanted 2>/dev/null | sed -n 's/^installed //p' | sort -u || true)
+  installed=$(dpkg-query -W -f '${db:Status-Status} ${Package} ${Provides}\n' | sed -n 's/^installed //p' | sed 's/([^)]*)//g' | tr -s ' ,' '\n' | sort -u)
   comm -23 <(printf '%s\n' "$wanted") <(printf '%s\n' "$installed")
 }
 

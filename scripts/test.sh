@@ -6,7 +6,8 @@ usage() {
   cat <<'TEXT'
 Usage: scripts/test.sh [option of ctest ...]
 
-Installs what is missing, builds program, tests, fuzz targets and benchmarks, and runs
+Installs what is missing (ONNX Runtime too, from npm into build/onnxruntime; without a network
+its tests skip), builds program, tests, fuzz targets and benchmarks, and runs
 "ctest --preset release". One test at a time, because those of the network wait for real
 deadlines; -j makes it quicker where cores are idle.
 
@@ -22,5 +23,6 @@ case ${1:-} in
 esac
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 "$root/scripts/set-up.sh" all
+"$root/scripts/onnx-runtime.sh" || echo "test: no ONNX Runtime; the tests that compare with it will skip" >&2
 cd "$root"
 exec ctest --preset release "$@"

@@ -1,3 +1,4 @@
+#include "models/kernels/dispatch.h"
 #include "models/model.h"
 #include "models/segmentation/layers.h"
 #include "models/segmentation/padding.h"
@@ -20,11 +21,11 @@ class ConvNorm : public torch::nn::Module {
 
  private:
   /// instance_norm, which would copy to NCHW and refuse a single pixel. Group norm is the same, but slow in channels_last;
-  /// batch norm of each sample by itself is not.
+  /// batch norm of each sample by itself is not; but of a traced network the number of samples is open.
   torch::Tensor normalise(const torch::Tensor& x) {
     const auto &weight = norm_->weight, &bias = norm_->bias;
     const double eps = norm_->options.eps();
-    if (x.is_contiguous()) return torch::group_norm(x, x.size(1), weight, bias, eps);
+    if (x.is_contiguous() || kernels::tracing()) return torch::group_norm(x, x.size(1), weight, bias, eps);
     auto samples = x.split(1);
     for (auto& sample : samples) sample = torch::batch_norm(sample, weight, bias, {}, {}, true, 0, eps, false);
     return samples.size() == 1 ? samples[0] : torch::cat(samples);
