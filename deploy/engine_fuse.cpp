@@ -99,6 +99,7 @@ std::span<const float> bias_of(const Program& program, const Operator& op) {
 /// Can the engine's own kernels take the layer's weights?
 bool has_fixed_weights(const Program& program, const Operator& op) {
   return is_layer(op) && !transposed(op) && program.values[std::size_t(op.inputs[1])].constant &&
+         program.values[std::size_t(op.inputs[1])].sizes.size() == (op.name == "linear" ? 2 : 4) &&
          (op.inputs.size() < 3 || op.inputs[2] < 0 || program.values[std::size_t(op.inputs[2])].constant);
 }
 
