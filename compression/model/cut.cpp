@@ -50,7 +50,7 @@ class Masked {
           times[std::size_t(d)] = tensor.size(d) / mask.size(d);
           mask = mask.repeat(times);
         }
-      tensor = tensor * mask;
+      tensor = tensor.masked_fill(mask.eq(0), 0);  // also a quotient of two masked values
     }
     return tensor;
   }
