@@ -170,7 +170,8 @@ bool holds(FlatModel& probe, const Channels& channels, std::span<const std::size
 }
 
 /// Groups that fail by themselves, by halving.
-void find_failing(FlatModel& probe, const Channels& channels, std::span<const std::size_t> groups, const at::Tensor& images, std::set<std::size_t>& failing) {
+void find_failing(FlatModel& probe, const Channels& channels, std::span<const std::size_t> groups, const at::Tensor& images,
+                  std::set<std::size_t>& failing) {
   if (groups.empty() || holds(probe, channels, groups, images)) return;
   if (groups.size() == 1) {
     failing.insert(groups[0]);

@@ -58,8 +58,11 @@ class Masked {
   /// Indices along a dimension of a value that stay.
   at::Tensor staying(int value, std::int64_t dim, std::int64_t size) const {
     auto stays = torch::ones({size});
-    for (const auto& units : channels_.of_value[std::size_t(value)])
-      if (units.size(dim) == size) stays = stays * mask_.index_select(0, torch::where(units < 0, mask_.size(0) - 1, units).movedim(dim, 0).reshape({size, -1}).select(1, 0));
+    for (const auto& units : channels_.of_value[std::size_t(value)]) {
+      if (units.size(dim) != size) continue;
+      const auto along = units.movedim(dim, 0).reshape({size, -1}).select(1, 0);
+      stays = stays * mask_.index_select(0, torch::where(along < 0, mask_.size(0) - 1, along));
+    }
     return stays.nonzero().squeeze(1);
   }
 

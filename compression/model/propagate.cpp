@@ -366,7 +366,8 @@ class Propagation {
       std::int64_t channels, others[2];
     };
     const int u = node.input("u");
-    for (const auto& [name, channels, others] : {Taken{"delta", 3, {0, 0}}, Taken{"a", 1, {0, 2}}, Taken{"skip", 1, {0, 0}}, Taken{"delta_bias", 1, {0, 0}}}) {
+    for (const auto& [name, channels, others] :
+         {Taken{"delta", 3, {0, 0}}, Taken{"a", 1, {0, 2}}, Taken{"skip", 1, {0, 0}}, Taken{"delta_bias", 1, {0, 0}}}) {
       meet(u, 2, node.input(name), channels);
       for (const auto dim : others) fix(node.input(name), dim, "states and orders of a scan");
     }

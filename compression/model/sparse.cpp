@@ -52,7 +52,8 @@ void GroupSparsity::before_step(models::FlatModel& model, double /*progress*/) {
       add_by_unit(squares, slot, sum_along(part(model.values(), piece).square(), slot.dim));
     }
     const auto most = squares.max(), spread = (most - squares.min()).clamp_min(1e-12);
-    const auto pull = torch::cat({options_.strength * torch::pow(2.0, options_.alpha * (most - squares) / spread), torch::zeros({1}, torch::kFloat64)}).to(torch::kFloat32);
+    const auto of_units = options_.strength * torch::pow(2.0, options_.alpha * (most - squares) / spread);
+    const auto pull = torch::cat({of_units, torch::zeros({1}, torch::kFloat64)}).to(torch::kFloat32);  // 0: no unit
     for (const auto* slot : slots) {
       const auto& piece = *pieces.at(slot->parameter);
       const auto of_slot = pull.index_select(0, torch::where(slot->unit < 0, group.units, slot->unit)).to(model.device());

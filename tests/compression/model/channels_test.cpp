@@ -162,7 +162,7 @@ TEST(Channels, OfAnAttentionOverTwoScalesAreWholeHeadsOfBoth) {
   ASSERT_NE(heads, nullptr);
   EXPECT_EQ(heads->units, 4);
   EXPECT_EQ(heads->channels_a_unit, 3 * 16);
-  EXPECT_THAT(heads->slots, Contains(Field(&Slot::parameter, "stages.2.blocks.1.context_module.main.aggreg.0.1.weight")));
+  EXPECT_THAT(heads->slots, Contains(Field(&Slot::parameter, "stages.2.blocks.1.context_module.main.aggreg.1.weight")));
 }
 
 TEST(Channels, ThatASpecCutsInconsistentlyAreRefused) {
