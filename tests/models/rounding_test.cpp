@@ -82,7 +82,7 @@ TEST(Rounding, OfInputsIsToTheNearestStepHalvesToEvenAndWithinTheRange) {
 
 TEST(Rounding, BeforeAnyRangeIsSeenDoesNothing) {
   auto layer = made_convolution();
-  const auto plain = made_convolution();
+  auto plain = made_convolution();
   layer->round(Rounding::kObserved);
   layer->eval();
   plain->eval();
@@ -93,7 +93,7 @@ TEST(Rounding, BeforeAnyRangeIsSeenDoesNothing) {
 TEST(Rounding, InTrainingIsThatOfInferenceAndPassesGradients) {
   for (const auto how : {Rounding::kObserved, Rounding::kLearned}) {
     auto layer = made_convolution();
-    const auto plain = made_convolution();
+    auto plain = made_convolution();
     layer->round(how);
     const auto x = torch::randn({2, 3, 8, 8}).requires_grad_();
     const auto y = layer(x);

@@ -9,6 +9,7 @@ using training::test::phantoms;
 
 /// First values, and statistics and scales as some training leaves them, so that norms have something to do.
 inline models::FlatModel lived_in(const models::ModelOptions& network, int classes = 3) {
+  training::use_threads(1);
   auto model = models::FlatModel::create({network, {classes, 1, 28}}).value();
   model.initialise(RandomStream(1, "init"));
   RandomStream random(2, "lived in");
