@@ -6,6 +6,7 @@
 #include "common/file.h"
 #include "common/log.h"
 #include "common/progress.h"
+#include "data/data.h"
 #include "deploy/profile.h"
 #include "training/contract.h"
 #include "training/metrics_json.h"
@@ -247,6 +248,15 @@ std::string row_of(const std::string& name, const std::vector<const Json*>& rows
                      cell(mean(rows, "/milliseconds_int8"), "{:.3f}"));
 }
 
+/// The whole source as one site.
+Result<data::Splits> read_whole(const data::SourceOptions& options, std::uint64_t seed) {
+  data::PartitionOptions one;
+  one.method = "iid";
+  one.sites = one.minimum = 1;
+  auto federation = TRY(data::federate(TRY(data::read_source(options, seed)), one, seed));
+  return std::move(federation.sites.at(0).data);
+}
+
 bool sane_name(const std::string& name) {
   return !name.empty() && !name.starts_with('.') && name.find_first_not_of(kNameLetters) == name.npos && name.size() <= 60;
 }
@@ -285,9 +295,9 @@ Result<Json> run_recipe(const RecipeOptions& options, const fs::path& out) {
   TRY(write_file(out / "config.yaml", write_options(written)));
   Json result{{"job", options.job}, {"seeds", Json::array()}};
   for (const auto seed : options.seeds) {
-    const auto federation = TRY(data::load(options.data, seed));
+    const auto data = TRY(read_whole(options.data, seed));
     const auto folder = out / fmt::format("seed-{}", seed);
-    Bench bench(options, seed, federation.consortium, folder);
+    Bench bench(options, seed, data, folder);
     const auto start = TRY(bench.start());
     Json entry{{"seed", seed}, {"teacher", start.figures}, {"chains", Json::array()}};
     for (const auto& chain : options.chains) {

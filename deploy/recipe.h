@@ -2,7 +2,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "data/data.h"
+#include "data/source.h"
 #include "deploy/choose.h"
 #include "deploy/step.h"
 
@@ -55,7 +55,7 @@ struct SearchOptions {
 struct RecipeOptions {
   std::string job = "compress";
   std::vector<std::uint64_t> seeds{1};  ///< the whole recipe once for each
-  data::DataOptions data;
+  data::SourceOptions data;              ///< all of it: its own splits, or a quarter to test and 15 % to validate on
   StartOptions teacher;
   std::vector<ChainOptions> chains;
   SearchOptions search;

@@ -19,7 +19,6 @@ runs: 10
 data:
   kind: folder
   image_size: 28
-  partition: {method: iid, sites: 1, consortium: 0.9, minimum: 1}
 teacher:
   model: {name: resnet18, width: 0.125, stem: small}
   training: {epochs: 2, batch: 16, optimizer: adamw, learning_rate: 0.003}

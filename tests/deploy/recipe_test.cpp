@@ -20,7 +20,6 @@ data:
   kind: phantom
   image_size: 28
   phantom: {images: 160, sites: 1}
-  partition: {method: iid, sites: 1, consortium: 0.9}
 teacher:
   model: {name: resnet18, width: 0.125, stem: small}
   training: {epochs: 1, batch: 16}
