@@ -12,6 +12,8 @@ namespace preceptor::deploy::test {
 
 using preceptor::test::TempDir;
 constexpr int kSize = 32;  ///< pixels; all of the zoo takes it
+/// Networks this small gain nothing from threads, which on busy cores wait for each other.
+inline const bool kOneThread = (torch::set_num_threads(1), true);
 
 /// The smallest size of an architecture, its statistics as after some training, so that folding them has something to do.
 /// Scales are below one: above, deep networks without a norm between their blocks (RepViT) double a rounding error a block.
