@@ -253,7 +253,8 @@ Result<data::Splits> read_whole(const data::SourceOptions& options, std::uint64_
   data::PartitionOptions one;
   one.method = "iid";
   one.sites = one.minimum = 1;
-  auto federation = TRY(data::federate(TRY(data::read_source(options, seed)), one, seed));
+  auto source = TRY(data::read_source(options, seed));
+  auto federation = TRY(data::federate(std::move(source), one, seed));
   return std::move(federation.sites.at(0).data);
 }
 
