@@ -27,6 +27,7 @@ namespace {
 using namespace preceptor;
 namespace fs = std::filesystem;
 
+constexpr double kQuiet = 0.1;  ///< percentile that says what the code needs, where others on the machine push the median about
 constexpr int kChannels = 3, kClasses = 9, kWarmUp = 10;
 
 struct Settings {
@@ -173,10 +174,13 @@ void measure(const Settings& s, OnnxRuntime& runtime, const std::string& name, i
   std::string line = fmt::format("{:<20} {:>4}", name, size);
   for (auto& c : both) {
     line += fmt::format(" | {:>8.3f} {:>8.3f}", c.ours.percentile(0.5), c.ours.percentile(0.95));
-    if (c.onnx.empty()) line += fmt::format(" {:>8} {:>8} {:>6}", "-", "-", "-");
-    else line += fmt::format(" {:>8.3f} {:>8.3f} {:>6.2f}", c.theirs.percentile(0.5), c.theirs.percentile(0.95), c.theirs.percentile(0.5) / c.ours.percentile(0.5));
+    if (c.onnx.empty()) line += fmt::format(" {:>8} {:>8} {:>6} {:>6}", "-", "-", "-", "-");
+    else
+      line += fmt::format(" {:>8.3f} {:>8.3f} {:>6.2f} {:>6.2f}", c.theirs.percentile(0.5), c.theirs.percentile(0.95),
+                          c.theirs.percentile(0.5) / c.ours.percentile(0.5), c.theirs.percentile(kQuiet) / c.ours.percentile(kQuiet));
   }
-  std::printf("%s | %6.2f  %d\n", line.c_str(), both[0].ours.percentile(0.5) / both[1].ours.percentile(0.5), both[0].fallbacks);
+  std::printf("%s | %6.2f %6.2f %4d\n", line.c_str(), both[0].ours.percentile(0.5) / both[1].ours.percentile(0.5),
+              both[0].ours.percentile(kQuiet) / both[1].ours.percentile(kQuiet), both[0].fallbacks);
   std::fflush(stdout);
 }
 
@@ -216,8 +220,8 @@ int main(int argc, char** argv) {
     } else {
       std::printf("no ONNX Runtime in %s\n", s.onnxruntime.c_str());
     }
-    std::printf("%-20s %4s | %8s %8s %8s %8s %6s | %8s %8s %8s %8s %6s | %6s\n", "", "px", "float", "p95", "ORT", "p95", "ratio", "int8", "p95", "ORT", "p95", "ratio",
-                "f/int8");
+    std::printf("%-20s %4s | %8s %8s %8s %8s %6s %6s | %8s %8s %8s %8s %6s %6s | %6s %6s %4s\n", "", "px", "float", "p95", "ORT", "p95", "ratio", "p10's",
+                "int8", "p95", "ORT", "p95", "ratio", "p10's", "f/int8", "p10's", "by LibTorch");
   }
   for (const auto& name : models::zoo().names()) {
     if ((*models::zoo().find(name))->task != "classification" || !name.contains(s.model)) continue;
