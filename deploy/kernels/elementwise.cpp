@@ -67,22 +67,28 @@ void map(const Loop& loop, float* out, const float* a, const float* b, const flo
   });
 }
 
-/// Two columns become one of pairs, as a channel shuffle of two groups does: [n, 2] written together, read n apart.
+/// Columns that lie apart become one of pairs or threes: [n, 2] as a channel shuffle of two groups does, [n, 3] as colour
+/// images do when their channels are brought together.
 bool interleave(const Loop& loop, float* out, const float* a) {
   const auto inner = std::size_t(loop.dims - 1);
-  if (loop.dims < 2 || loop.sizes[inner] != 2 || loop.strides[0][inner] != 1 || loop.strides[0][inner - 1] != 2 || loop.strides[1][inner - 1] != 1)
+  const auto width = loop.sizes[inner];
+  if (loop.dims < 2 || (width != 2 && width != 3) || loop.strides[0][inner] != 1 || loop.strides[0][inner - 1] != width || loop.strides[1][inner - 1] != 1)
     return false;
   Loop outer = loop;
   --outer.dims;
   const auto size = loop.sizes[inner - 1], apart = loop.strides[1][inner];
   for_rows(outer, [&](const std::array<std::int64_t, 4>& at) {
-    const float *first = a + at[1], *second = first + apart;
+    const float* from = a + at[1];
     float* to = out + at[0];
     std::int64_t i = 0;
 #if HWY_TARGET != HWY_SCALAR
-    for (; i + kStep <= size; i += kStep) hn::StoreInterleaved2(load(first + i), load(second + i), F(), to + 2 * i);
+    for (; i + kStep <= size; i += kStep) {
+      if (width == 2) hn::StoreInterleaved2(load(from + i), load(from + apart + i), F(), to + 2 * i);
+      else hn::StoreInterleaved3(load(from + i), load(from + apart + i), load(from + 2 * apart + i), F(), to + 3 * i);
+    }
 #endif
-    for (; i < size; ++i) to[2 * i] = first[i], to[2 * i + 1] = second[i];
+    for (; i < size; ++i)
+      for (std::int64_t k = 0; k < width; ++k) to[width * i + k] = from[k * apart + i];
   });
   return true;
 }
@@ -107,7 +113,14 @@ void elementwise(const Loop& loop, const Operation& o, float* out, const float* 
   }
 }
 
-void quantise(const Loop& loop, float inverse_scale, std::int32_t zero, std::uint8_t* out, const float* a) {
+void quantise(const Loop& given, float inverse_scale, std::int32_t zero, std::uint8_t* out, const float* a) {
+  // Vectors go along what lies together in the input: of a colour image, not its three channels.
+  Loop loop = given;
+  const auto swapped = std::size_t(std::max(0, loop.dims - 2));
+  if (loop.dims > 1 && loop.strides[1][swapped] == 1 && loop.strides[1][swapped + 1] != 1) {
+    std::swap(loop.sizes[swapped], loop.sizes[swapped + 1]);
+    for (auto& strides : loop.strides) std::swap(strides[swapped], strides[swapped + 1]);
+  }
   const auto inner = std::size_t(loop.dims - 1);
   const auto size = loop.sizes[inner];
   for_rows(loop, [&](const std::array<std::int64_t, 4>& at) {

@@ -160,20 +160,26 @@ void pixels(const Window& w, const Int8Depthwise& d, const std::uint8_t* image, 
   const W zero = hn::Set(I(), d.zero);
   W total[N];
   for (int i = 0; i < N; ++i) total[i] = load_i32(d.start.get() + c);
-  for (std::int64_t ky = 0; ky < w.kernel_height; ++ky) {
-    const auto iy = y * w.stride_y - w.padding_y + ky * w.dilation_y;
-    const bool row_inside = iy >= 0 && iy < w.height;
-    for (std::int64_t kx = 0; kx < w.kernel_width; ++kx) {
-      const W weight = hn::PromoteTo(I(), hn::LoadU(i16, d.values.get() + (ky * w.kernel_width + kx) * d.stride() + c));
-      const auto ix = x * w.stride_x - w.padding_x + kx * w.dilation_x;
-      const std::uint8_t* at = image + iy * w.row_stride + ix * w.pixel_stride + c;
+  // Two taps at a time, as pairs of 16-bit values: one instruction multiplies and adds them.
+  const auto taps = w.kernel_height * w.kernel_width;
+  const auto weight_of = [&](std::int64_t tap) { return hn::PromoteTo(I(), hn::LoadU(i16, d.values.get() + tap * d.stride() + c)); };
+  const auto pixel_of = [&](std::int64_t tap) -> const std::uint8_t* {
+    const auto iy = y * w.stride_y - w.padding_y + tap / w.kernel_width * w.dilation_y, ix = x * w.stride_x - w.padding_x + tap % w.kernel_width * w.dilation_x;
+    // Of several pixels all windows lie inside from left to right: only one alone may reach over an edge.
+    const bool in = iy >= 0 && iy < w.height && (N > 1 || (ix >= 0 && ix < w.width));
+    return in ? image + iy * w.row_stride + ix * w.pixel_stride + c : nullptr;
+  };
+  const auto step = w.stride_x * w.pixel_stride;
+  for (std::int64_t tap = 0; tap < taps; tap += 2) {
+    const bool pair = tap + 1 < taps;
+    const W low = hn::And(weight_of(tap), hn::Set(I(), 0xFFFF));
+    const W weights = pair ? hn::Or(low, hn::ShiftLeft<16>(weight_of(tap + 1))) : low;
+    const std::uint8_t *first = pixel_of(tap), *second = pair ? pixel_of(tap + 1) : nullptr;
 #pragma GCC unroll 8
-      for (int i = 0; i < N; ++i) {
-        // Of several pixels all windows lie inside from left to right: only one alone may reach over an edge.
-        const bool in = row_inside && (N > 1 || (ix >= 0 && ix < w.width));
-        const W value = in ? hn::PromoteTo(I(), hn::LoadU(u8, at + i * w.stride_x * w.pixel_stride)) : zero;
-        total[i] = hn::Add(total[i], hn::Mul(value, weight));
-      }
+    for (int i = 0; i < N; ++i) {
+      const W a = first ? hn::PromoteTo(I(), hn::LoadU(u8, first + i * step)) : zero;
+      const W b = second ? hn::PromoteTo(I(), hn::LoadU(u8, second + i * step)) : zero;
+      total[i] = hn::Add(total[i], madd(hn::Or(a, hn::ShiftLeft<16>(b)), weights));
     }
   }
   for (int i = 0; i < N; ++i) end(epilogue, sums, w.channels, total[i], d.scale.get(), d.bias.get(), row + i, c);
