@@ -50,10 +50,12 @@ const std::map<std::string, Names>& table() {
 /// Folders in which no torch header may be seen, not even through another header.
 const Names kTorchFree{"common", "data", "compression/update", "privacy", "transport", "plan"};
 /// The same for single files: the state machines, which run under ThreadSanitizer without LibTorch,
-/// and the kernels' inner parts.
+/// the kernels' inner parts and the plan of the inference engine.
 const Names kTorchFreeFiles{"coordinator/round", "coordinator/coordinator", "coordinator/aggregate",
                             "coordinator/options", "node/session", "models/kernels/selective_scan_simd",
-                            "models/kernels/bi_wkv_simd"};
+                            "models/kernels/bi_wkv_simd", "deploy/engine_plan", "deploy/engine_layout",
+                            "deploy/choose", "deploy/energy", "deploy/kernels/elementwise",
+                            "deploy/kernels/gemm", "deploy/kernels/int8", "deploy/kernels/window"};
 /// Folders that hold no part of the program.
 const Names kOutside{"tests", "bench", "fuzz", "build", "cmake", "configs", "docs", "packaging"};
 
