@@ -119,7 +119,9 @@ Result<models::StructureOptions> with_factors(const models::FlatModel& model, co
     structure.shapes.erase(name + ".weight");
     structure.shapes.erase(name + ".bias");
   }
-  const auto network = TRY(models::build({model.spec().model, model.spec().task, structure}));
+  auto whole = structure;
+  whole.shapes.clear();  // shapes of some of the layers alone would not fit each other
+  const auto network = TRY(models::build({model.spec().model, model.spec().task, whole}));
   const auto unpruned = network->named_parameters();
   for (const auto& [name, tensor] : factors)
     if (unpruned[name].sizes() != tensor.sizes()) structure.shapes[name] = models::shape_text(tensor.sizes());

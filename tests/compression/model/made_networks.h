@@ -24,6 +24,20 @@ inline models::FlatModel lived_in(const models::ModelOptions& network, int class
   return model;
 }
 
+/// Noise, dark or light: what any network tells apart after a few steps.
+inline data::Dataset dark_and_light(int images) {
+  data::Dataset set;
+  set.height = set.width = 28;
+  set.channels = 1;
+  set.classes = {"dark", "light"};
+  RandomStream random(3, "dark and light");
+  for (int i = 0; i < images; ++i) {
+    set.labels.push_back(i % 2);
+    for (int p = 0; p < 28 * 28; ++p) set.pixels.push_back(std::uint8_t((i % 2 ? 140 : 90) + 40 * random.uniform(-1, 1)));
+  }
+  return set;
+}
+
 inline at::Tensor some_images(int count = 4) {
   torch::manual_seed(5);
   return torch::randn({count, 1, 28, 28});
