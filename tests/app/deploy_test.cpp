@@ -60,8 +60,7 @@ class Deployment : public testing::Test {
   static std::string path(const std::string& name) { return (*dir_ / name).string(); }
   static std::string model() { return path("out/seed-1/small.safetensors"); }
   static Outcome run(std::vector<std::string> words) {
-    words.insert(words.begin(), PRECEPTOR_PROGRAM);
-    ::setenv("PRECEPTOR_LOG", "warn", 1);
+    words.insert(words.begin(), {"/usr/bin/env", "PRECEPTOR_LOG=warn", PRECEPTOR_PROGRAM});
     test::Process process(words, *dir_ / "run.log");
     const int code = process.wait();
     return {code, process.output()};
