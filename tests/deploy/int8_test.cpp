@@ -7,6 +7,7 @@
 #include <set>
 
 #include "deploy/engine.h"
+#include "deploy/profile.h"
 #include "models/stem.h"
 #include "models/structure.h"
 
@@ -145,7 +146,8 @@ models::FlatModel rounded(const std::string& name, int image_size) {
 class EveryRoundedModel : public testing::TestWithParam<std::string> {};
 
 // Float32 on both sides differs in the last bits, so that a value between two steps of a grid goes to the one or the other:
-// each such flip is a step of that layer, and later ones carry it on. Hence the width of the bound.
+// each such flip is a step of that layer, and later ones carry it on. So the two agree about as well as the rounded network
+// agrees with itself in float, which is the bound; what is exact is tested above.
 TEST_P(EveryRoundedModel, GivesNearlyTheGraphsLogitsInIntegers) {
   torch::NoGradGuard no_grad;
   auto model = rounded(GetParam(), 64);
@@ -156,8 +158,11 @@ TEST_P(EveryRoundedModel, GivesNearlyTheGraphsLogitsInIntegers) {
   EXPECT_TRUE(std::ranges::any_of(steps, [](const auto& step) { return step.text.contains(" int8"); }));
   const auto images = torch::randn({3, 3, 64, 64});
   const auto wanted = models::run_graph(graph, images), got = engine.logits(images);
-  const auto error = (got - wanted).abs().max().item<double>();
-  EXPECT_LE(error, 0.05 * std::max(1.0, wanted.abs().max().item<double>()));
+  auto plain = without_rounding(model).value();
+  plain.network().eval();
+  const auto in_float = plain.network().forward(images);
+  const auto rms = [](const at::Tensor& x) { return x.square().mean().sqrt().item<double>(); };
+  EXPECT_LE(rms(got - wanted), 2 * rms(wanted - in_float) + 1e-3 * rms(in_float));
 }
 
 INSTANTIATE_TEST_SUITE_P(Zoo, EveryRoundedModel, testing::ValuesIn(models::zoo().names()), [](const auto& name) { return name.param; });
