@@ -146,8 +146,9 @@ models::FlatModel rounded(const std::string& name, int image_size) {
 class EveryRoundedModel : public testing::TestWithParam<std::string> {};
 
 // Float32 on both sides differs in the last bits, so that a value between two steps of a grid goes to the one or the other:
-// each such flip is a step of that layer, and later ones carry it on. So the two agree about as well as the rounded network
-// agrees with itself in float, which is the bound; what is exact is tested above.
+// each such flip is a step of that layer, and later ones carry it on. Hence the width of the first bound. It cannot hold where
+// LibTorch does not hold it against itself: images changed by one part in 5·10⁶, a unit in the last place, move the logits of
+// mobilevit_v2 by 0.098 of the largest and those of efficientvit_b0 by 0.073. The second is what rounding itself costs.
 TEST_P(EveryRoundedModel, GivesNearlyTheGraphsLogitsInIntegers) {
   torch::NoGradGuard no_grad;
   auto model = rounded(GetParam(), 64);
@@ -158,6 +159,10 @@ TEST_P(EveryRoundedModel, GivesNearlyTheGraphsLogitsInIntegers) {
   EXPECT_TRUE(std::ranges::any_of(steps, [](const auto& step) { return step.text.contains(" int8"); }));
   const auto images = torch::randn({3, 3, 64, 64});
   const auto wanted = models::run_graph(graph, images), got = engine.logits(images);
+  const bool steady = GetParam() != "mobilevit_v2" && GetParam() != "efficientvit_b0";
+  if (steady) {
+    EXPECT_LE((got - wanted).abs().max().item<double>(), 0.05 * std::max(1.0, wanted.abs().max().item<double>()));
+  }
   auto plain = without_rounding(model).value();
   plain.network().eval();
   const auto in_float = plain.network().forward(images);
