@@ -57,16 +57,25 @@ HWY_INLINE V activate(Activation how, V x, float slope) {
   return x;
 }
 
+/// The first `count` of a vector's bytes; the others in memory stay.
+HWY_INLINE void store_bytes(hn::Vec<hn::Rebind<std::uint8_t, F>> bytes, std::uint8_t* p, std::size_t count) {
+  const hn::Rebind<std::uint8_t, F> u8;
+  if (HWY_LIKELY(count >= kLanes)) return hn::StoreU(bytes, u8, p);
+#if HWY_TARGET <= HWY_AVX3
+  hn::BlendedStore(bytes, hn::FirstN(u8, count), u8, p);
+#else
+  alignas(16) std::uint8_t all[16];
+  hn::StoreU(bytes, u8, all);
+  for (std::size_t i = 0; i < count; ++i) p[i] = all[i];
+#endif
+}
+
 /// The grid's steps of `count` values.
 HWY_INLINE void store_grid(V y, float inverse_scale, std::int32_t zero, std::uint8_t* p, std::size_t count) {
   // Clamped before it is rounded: the bounds are whole numbers, so the order does not matter, and nothing overflows.
   const V steps = hn::Min(set(float(255 - zero)), hn::Max(set(float(-zero)), hn::Mul(y, set(inverse_scale))));
   const auto whole = hn::Add(hn::NearestInt(steps), hn::Set(I(), zero));
-  const hn::Rebind<std::uint8_t, F> bytes;
-  if (HWY_LIKELY(count >= kLanes)) return hn::StoreU(hn::DemoteTo(bytes, whole), bytes, p);
-  alignas(16) std::uint8_t all[16];
-  hn::StoreU(hn::DemoteTo(bytes, whole), bytes, all);
-  for (std::size_t i = 0; i < count; ++i) p[i] = all[i];
+  store_bytes(hn::DemoteTo(hn::Rebind<std::uint8_t, F>(), whole), p, count);
 }
 
 /// Row `row`, columns from `column` on. Reads whole vectors of the residual: what lies behind a tensor may be read.

@@ -36,6 +36,7 @@ models::Graph in_double(models::Graph graph) {
 class EveryModel : public testing::TestWithParam<std::string> {};
 
 TEST_P(EveryModel, GivesTheGraphsLogitsAtAnySizeAndBatch) {
+  at::set_num_threads(1);
   torch::NoGradGuard no_grad;
   const std::pair<int, int> inputs[] = {{1, 32}, {3, 28}, {3, 64}};
   for (const auto& [channels, size] : inputs) {
