@@ -9,10 +9,10 @@
 namespace preceptor::app {
 namespace {
 
-Result<void> compress(const RunArguments& arguments) {
+Result<void> compress(const RunArguments& arguments, bool measure_again) {
   const auto options = TRY(arguments.read<deploy::RecipeOptions>());
   spdlog::info("{}", cpu_summary());
-  const auto result = TRY(deploy::run_recipe(options, arguments.out));
+  const auto result = TRY(deploy::run_recipe(options, arguments.out, measure_again));
   std::cout << (arguments.json ? result.dump(2) + "\n" : deploy::table_of(result) + "\nmodels and figures are in " + arguments.out + "\n");
   return {};
 }
@@ -24,7 +24,9 @@ const RegisterCommand kCompress{
      [](CLI::App& app) -> std::function<int()> {
        auto arguments = std::make_shared<RunArguments>();
        arguments->add_to(app, false, true);
-       return [arguments] { return finish(compress(*arguments)); };
+       auto measure_again = std::make_shared<bool>(false);
+       app.add_flag("--measure-again", *measure_again, "measure models of an earlier call anew, on this box as it is now");
+       return [arguments, measure_again] { return finish(compress(*arguments, *measure_again)); };
      }}};
 
 }  // namespace

@@ -2,6 +2,7 @@
 // ONNX Runtime on the same networks. They take turns in blocks; times are the wall clock's, p50 and p95.
 //   build/release/bench_inference --write models/            the networks as model files, NAME-SIZE.safetensors and NAME-SIZE-int8.safetensors
 //   for f in models/*.safetensors; do preceptor deploy export $f --format onnx --out ${f%.safetensors}.onnx; done
+//   build/release/bench_inference --steps --model shufflenet     microseconds of each step, slowest first
 //   build/release/bench_inference --models models/ [--onnxruntime build/onnxruntime] [--model shufflenet] [--size 64] [--blocks 15] [--runs 20]
 // ONNX Runtime comes with "npm install --ignore-scripts onnxruntime-node" in the folder that --onnxruntime names. Without
 // --models, or where a file is missing, the engine is measured alone, on networks made here.
@@ -12,6 +13,7 @@
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
+#include <numeric>
 
 #include <sys/wait.h>
 #include <unistd.h>
@@ -34,6 +36,7 @@ struct Settings {
   std::string model;
   std::vector<int> sizes{28, 64};
   int blocks = 15, runs = 20;
+  bool steps = false;
   fs::path models, write, onnxruntime = "build/onnxruntime";
 };
 
@@ -184,6 +187,22 @@ void measure(const Settings& s, OnnxRuntime& runtime, const std::string& name, i
   std::fflush(stdout);
 }
 
+/// Where the time goes.
+Result<void> list_steps(const Settings& s, const std::string& name, int size) {
+  for (const bool int8 : {false, true}) {
+    auto network = TRY(made(name, size, int8));
+    auto engine = TRY(deploy::Engine::create(network));
+    const auto steps = engine.steps();
+    const auto times = engine.profile(1, s.blocks * s.runs);
+    std::vector<std::size_t> order(steps.size());
+    std::iota(order.begin(), order.end(), 0);
+    std::ranges::sort(order, std::greater<>(), [&](std::size_t i) { return times[i]; });
+    std::printf("\n%s\n", stem_of(name, size, int8).c_str());
+    for (const auto i : order) std::printf("%9.2f us  %3zu  %s%s\n", times[i], i, steps[i].text.c_str(), steps[i].fallback ? " (LibTorch)" : "");
+  }
+  return {};
+}
+
 Result<void> write(const Settings& s, const std::string& name, int size) {
   for (const bool int8 : {false, true}) {
     const auto model = TRY(made(name, size, int8));
@@ -203,13 +222,14 @@ int main(int argc, char** argv) {
   app.add_option("--blocks", s.blocks, "turns of each")->check(CLI::PositiveNumber);
   app.add_option("--runs", s.runs, "runs a turn")->check(CLI::PositiveNumber);
   app.add_option("--models", s.models, "folder with NAME-SIZE[-int8].safetensors and .onnx");
+  app.add_flag("--steps", s.steps, "microseconds of each of the engine's steps, slowest first");
   app.add_option("--write", s.write, "writes the model files into this folder, and ends");
   app.add_option("--onnxruntime", s.onnxruntime, "folder with node_modules/onnxruntime-node");
   CLI11_PARSE(app, argc, argv);
   at::set_num_threads(1);
   if (!s.write.empty()) fs::create_directories(s.write);
   OnnxRuntime runtime(s.onnxruntime);
-  if (s.write.empty()) {
+  if (s.write.empty() && !s.steps) {
     std::printf("8-bit kernels: %s; ms of one image, one thread; ratio: ONNX Runtime / ours, above 1: ours is faster\n", deploy::kernels::int8_target().c_str());
     if (runtime.there()) {
       runtime.ask("identity identity");
@@ -226,9 +246,9 @@ int main(int argc, char** argv) {
   for (const auto& name : models::zoo().names()) {
     if ((*models::zoo().find(name))->task != "classification" || !name.contains(s.model)) continue;
     for (const int size : s.sizes) {
-      if (s.write.empty()) {
+      if (s.write.empty() && !s.steps) {
         measure(s, runtime, name, size);
-      } else if (auto written = write(s, name, size); !written) {
+      } else if (auto written = s.steps ? list_steps(s, name, size) : write(s, name, size); !written) {
         std::fprintf(stderr, "%s at %d px: %s\n", name.c_str(), size, written.error().message.c_str());
       }
     }

@@ -149,7 +149,43 @@ void Planner::finish_layer(const Operator& op, const Ends& e, const View& in, co
        {&in, e.out ? &*e.out : nullptr, e.grid ? &*e.grid : nullptr, e.residual ? &*e.residual : nullptr}, std::move(run));
 }
 
+/// A row of the window and the channels of its pixels as one run of values: for images of few channels, whose single pixels
+/// would be short. They are copied with their padding around them.
+bool Planner::few_channels(const Operator& op) {
+  const auto& kernel = program_.values[std::size_t(op.inputs[1])].sizes;
+  constexpr std::int64_t kLongest = 32;  // floats of a run: a single pixel of more is long enough
+  if (op.matrices.size() != 1 || kernel[3] == 1 || kernel[1] * kernel[3] > kLongest || pair(op.list("dilation"))[1] != 1) return false;
+  const auto& in = of(op.inputs[0]);
+  const auto padding = pair(op.list("padding"));
+  const auto batch = in.sizes[0], channels = in.sizes[1], height = in.sizes[2] + 2 * padding[0], width = in.sizes[3] + 2 * padding[1];
+  const Dims shape{batch, channels, height, width};
+  const auto framed = allocate(shape, channels_last(shape));
+  const auto inner = narrowed(narrowed(framed, 2, padding[0], in.sizes[2]), 3, padding[1], in.sizes[3]);
+  const View operands[] = {inner, in};
+  step("copy: framed", {&in, &framed},
+       [loop = make_loop(operands), from = floats(in), to = floats(inner), all = floats(framed), batch, height, row = width * channels,
+        top = padding[0] * width * channels, side = padding[1] * channels] {
+         for (std::int64_t b = 0; b < batch; ++b) {
+           float* first = all + b * height * row;
+           std::fill_n(first, top + side, 0.f);
+           for (float* end = first + top + row; end < first + height * row - top; end += row) std::fill_n(end - side, 2 * side, 0.f);
+           std::fill_n(first + height * row - top - side, top + side, 0.f);
+         }
+         kernels::elementwise(loop, {}, to, from, nullptr, nullptr);
+       });
+  const auto e = ends(op, true);
+  auto w = window_of(op, framed, (e.out ? permuted(*e.out, {0, 3, 1, 2}) : permuted(*e.grid, {0, 3, 1, 2})).sizes, {kernel[2], 1}, "padding");
+  w.padding_x = w.padding_y = 0;
+  finish_layer(op, e, framed, fmt::format("convolution {}x{} {}→{} of {}x{}", kernel[2], kernel[3], channels, kernel[0], w.out_height, w.out_width),
+               [m = op.matrices[0], taps = kernel[2], depth = kernel[3] * channels, offsets = tap_offsets(w), base = floats(framed), k = e.epilogue,
+                rows = w.batch * w.out_height * w.out_width] {
+                 kernels::gemm(m->values.get(), m->bias.get(), taps, depth, m->columns, {base, offsets.data(), rows, nullptr}, k);
+               });
+  return true;
+}
+
 void Planner::convolution(const Operator& op) {
+  if (few_channels(op)) return;
   const auto& kernel = program_.values[std::size_t(op.inputs[1])].sizes;
   const auto in = with_rows(of(op.inputs[0]), true);
   const auto e = ends(op, true);

@@ -55,6 +55,7 @@ class Planner {
   void concatenate(const Operator& op, bool stack);
   void pad(const Operator& op);
   void convolution(const Operator& op);
+  bool few_channels(const Operator& op);
   void linear(const Operator& op);
   void matmul(const Operator& op);
   bool pool(const Operator& op);

@@ -1,5 +1,6 @@
 // Everything of the plan that is no layer: views, copies, operators by element and by row.
 #include <algorithm>
+#include <functional>
 #include <numeric>
 
 #include "deploy/engine_planner.h"
@@ -35,11 +36,15 @@ void Planner::reshape(const Operator& op) {
   const auto in = of(op.inputs[0]);
   const auto shape = sizes(op.outputs[0]);
   if (auto view = reshaped(in, shape)) return give(op.outputs[0], std::move(*view));
-  // A copy: with channels fastest if the elements can be put so, else as LibTorch would.
-  const auto as_images = allocate(shape, channels_last(shape));
-  if (const auto to = reshaped(as_images, in.sizes)) {
-    copy(in, *to, op.name.c_str());
-    return give(op.outputs[0], as_images);
+  // A copy: with channels fastest if what lies together becomes channels and the elements can be put so, else as LibTorch would.
+  const auto fastest = std::size_t(order_of(in).back());
+  const auto outer = [](const Dims& dims, std::size_t count) { return std::accumulate(dims.begin(), dims.begin() + std::ptrdiff_t(count), std::int64_t(1), std::multiplies{}); };
+  if (shape.size() == 4 && outer(in.sizes, fastest + 1) <= outer(shape, 2)) {
+    const auto as_images = allocate(shape, channels_last(shape));
+    if (const auto to = reshaped(as_images, in.sizes)) {
+      copy(in, *to, op.name.c_str());
+      return give(op.outputs[0], as_images);
+    }
   }
   give(op.outputs[0], reshaped(copied(in, contiguous(in.sizes), op.name.c_str()), shape).value());
 }

@@ -31,8 +31,8 @@ struct Piece {
 /// One seed's work, kept in a folder.
 class Bench {
  public:
-  Bench(const RecipeOptions& options, std::uint64_t seed, const data::Splits& data, fs::path folder)
-      : options_(options), seed_(seed), data_(data), folder_(std::move(folder)) {}
+  Bench(const RecipeOptions& options, std::uint64_t seed, const data::Splits& data, fs::path folder, bool measure_again)
+      : options_(options), seed_(seed), data_(data), folder_(std::move(folder)), measure_again_(measure_again) {}
 
   Result<Piece> start() {
     auto data = options_.data;
@@ -86,7 +86,9 @@ class Bench {
       auto loaded = models::load_model(file_of(key));
       if (loaded && json.is_object() && json.contains("figures") && json.contains("lineage")) {
         spdlog::info("seed {}: {}: done before", seed_, what);
-        return Piece{key, std::move(loaded->model), json["figures"], json["lineage"]};
+        Piece piece{key, std::move(loaded->model), json["figures"], json["lineage"]};
+        if (measure_again_ && measured_.insert(key).second) TRY(note(piece, what, std::move(lineage)));
+        return piece;
       }
     }
     Result<StepResult> made = make();
@@ -102,14 +104,24 @@ class Bench {
     // What was saved is what is measured: int8 weights are rounded in the file.
     auto loaded = TRY(models::load_model(file_of(key)));
     Piece piece{key, std::move(loaded.model), {}, lineage};
-    piece.figures = TRY(measured(piece.model, file_of(key)));
+    measured_.insert(key);
+    lineage.erase(lineage.size() - 1);
+    TRY(note(piece, what, std::move(lineage)));
+    return piece;
+  }
+
+  /// Measures a piece, whose last line of lineage is its own and the others are `before`, and keeps the figures.
+  Result<void> note(Piece& piece, const std::string& what, Json before) {
+    piece.figures = TRY(measured(piece.model, file_of(piece.key)));
+    before.push_back(piece.lineage.back());
+    piece.lineage = std::move(before);
     piece.lineage.back()["figures"] = piece.figures;
-    TRY(write_file(record, Json{{"figures", piece.figures}, {"lineage", piece.lineage}}.dump(1) + "\n"));
+    TRY(write_file(folder_ / "steps" / (piece.key + ".json"), Json{{"figures", piece.figures}, {"lineage", piece.lineage}}.dump(1) + "\n"));
     const auto main = piece.figures["headline"];
     spdlog::info("seed {}: {}: {} {}, {} parameters, {:.1f} MMAC, {:.0f} kB, {:.2f} ms", seed_, what, piece.figures["metric"].get<std::string>(),
                  main.is_null() ? std::string("not defined") : fmt::format("{:.4f}", main.get<double>()), piece.figures["parameters"].get<std::uint64_t>(),
                  piece.figures["macs"].get<double>() / 1e6, piece.figures["bytes"].get<double>() / 1e3, piece.figures["milliseconds"].get<double>());
-    return piece;
+    return {};
   }
 
   Result<Json> measured(models::FlatModel& model, const fs::path& file) {
@@ -133,6 +145,8 @@ class Bench {
   std::uint64_t seed_;
   const data::Splits& data_;
   fs::path folder_;
+  bool measure_again_;
+  std::set<std::string> measured_;  ///< keys, in this call
   std::optional<distill::Teacher> teacher_;
 };
 
@@ -287,7 +301,7 @@ Result<void> check(const RecipeOptions& options) {
   return problems_error(problems);
 }
 
-Result<Json> run_recipe(const RecipeOptions& options, const fs::path& out) {
+Result<Json> run_recipe(const RecipeOptions& options, const fs::path& out, bool measure_again) {
   TRY(check(options));
   std::error_code error;
   fs::create_directories(out, error);
@@ -298,7 +312,7 @@ Result<Json> run_recipe(const RecipeOptions& options, const fs::path& out) {
   for (const auto seed : options.seeds) {
     const auto data = TRY(read_whole(options.data, seed));
     const auto folder = out / fmt::format("seed-{}", seed);
-    Bench bench(options, seed, data, folder);
+    Bench bench(options, seed, data, folder, measure_again);
     const auto start = TRY(bench.start());
     Json entry{{"seed", seed}, {"teacher", start.figures}, {"chains", Json::array()}};
     for (const auto& chain : options.chains) {

@@ -75,7 +75,8 @@ struct RecipeOptions {
 /// Runs the recipe; shows progress. Each step's model and figures are kept in out/seed-<n>/, named by what they depend on,
 /// so that another call goes on where this one stopped, and chains that begin alike share the work. Writes out/compress.json
 /// and out/compress.md (the table), and each chain's last model as out/seed-<n>/<chain>.safetensors.
-Result<nlohmann::ordered_json> run_recipe(const RecipeOptions& options, const std::filesystem::path& out);
+/// measure_again: models that are there already are measured anew, on this box as it is now; none is made twice.
+Result<nlohmann::ordered_json> run_recipe(const RecipeOptions& options, const std::filesystem::path& out, bool measure_again = false);
 
 /// Error: kInvalid, naming all that is wrong with chains and search before an hour is spent.
 Result<void> check(const RecipeOptions& options);

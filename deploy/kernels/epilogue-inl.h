@@ -87,6 +87,60 @@ HWY_INLINE void finish(const Epilogue& e, V y, std::int64_t row, std::int64_t co
   if (e.grid) store_grid(y, e.inverse_scale, e.zero, e.grid + row * e.grid_stride + column, count);
 }
 
+/// Not inlined: a tile that ends so has time for a call.
+inline HWY_NOINLINE V activate_any(Activation how, V x, float slope) { return activate(how, x, slope); }
+
+/// activate() of R rows of N vectors in registers, with one branch for all.
+template <int R, int N>
+HWY_INLINE void activate(Activation how, V (&x)[R][N], float slope) {
+  const auto each = [&](const auto& f) {
+#pragma GCC unroll 32
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+      for (int n = 0; n < N; ++n) x[r][n] = f(x[r][n]);
+  };
+  switch (how) {
+    case Activation::kNone: return;
+    case Activation::kRelu: return each([](V v) HWY_ATTR { return activate(Activation::kRelu, v, 0); });
+    case Activation::kRelu6: return each([](V v) HWY_ATTR { return activate(Activation::kRelu6, v, 0); });
+    case Activation::kHardswish: return each([](V v) HWY_ATTR { return activate(Activation::kHardswish, v, 0); });
+    default: return each([=](V v) HWY_ATTR { return activate_any(how, v, slope); });
+  }
+}
+
+/// R rows from `row` on times N vectors from `column` on.
+template <int R, int N>
+HWY_INLINE void finish(const Epilogue& e, V (&y)[R][N], std::int64_t row, std::int64_t column, std::int64_t columns) {
+  activate(e.before, y, e.slope);
+  if (e.residual) {
+    const float* summand = e.residual + row * e.residual_stride + column;
+#pragma GCC unroll 32
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+      for (int n = 0; n < N; ++n) y[r][n] = hn::Add(y[r][n], load(summand + r * e.residual_stride + n * std::int64_t(kLanes)));
+    activate(e.after, y, e.slope);
+  }
+  const auto count = columns - column;
+  if (e.out && !e.grid && count >= N * std::int64_t(kLanes)) {
+    float* out = e.out + row * e.out_stride + column;
+#pragma GCC unroll 32
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+      for (int n = 0; n < N; ++n) math::store(y[r][n], out + r * e.out_stride + n * std::int64_t(kLanes));
+    return;
+  }
+#pragma GCC unroll 8
+  for (int n = 0; n < N; ++n) {
+    const auto left = count - n * std::int64_t(kLanes), at = column + n * std::int64_t(kLanes);
+    if (left <= 0) return;
+#pragma GCC unroll 32
+    for (int r = 0; r < R; ++r) {
+      if (e.out) store(y[r][n], e.out + (row + r) * e.out_stride + at, std::size_t(left));
+      if (e.grid) store_grid(y[r][n], e.inverse_scale, e.zero, e.grid + (row + r) * e.grid_stride + at, std::size_t(left));
+    }
+  }
+}
+
 }  // namespace preceptor::deploy::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 

@@ -3,6 +3,8 @@
 #include "deploy/kernels/simd_targets.h"
 
 #include <algorithm>
+#include <array>
+#include <utility>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "deploy/kernels/gemm.cpp"
@@ -15,8 +17,9 @@ namespace preceptor::deploy::kernels::HWY_NAMESPACE {
 namespace {
 
 constexpr int kVectors = int(kPanel / std::int64_t(kLanes));  // of a panel
-// Sums that stay in registers: of 32 with AVX-512, of 16 elsewhere, two are for the operands.
-constexpr int kMaxPanels = kLanes == 16 ? 4 : 1, kRows = kLanes == 16 ? 6 : kLanes == 8 ? 6 : 3;
+// Sums that stay in registers: of 32 with AVX-512, of 16 elsewhere, some are for the operands. Tall tiles rather than wide
+// ones: the right matrix streams through from the second cache, and each of its vectors serves all rows of a tile.
+constexpr int kMaxPanels = kLanes == 16 ? 2 : 1, kRows = kLanes == 16 ? 14 : kLanes == 8 ? 6 : 3;
 
 struct Product {
   const float *values, *bias;
@@ -32,13 +35,16 @@ void tile(const Product& p, std::int64_t first, std::int64_t panel) {
   const auto length = p.taps * p.depth, stride = length * kPanel;
   const float* right = p.values + panel * stride;
   V sums[R][N];
+#pragma GCC unroll 8
   for (int n = 0; n < N; ++n) {
     const V bias = load(p.bias + panel * kPanel + n * std::int64_t(kLanes));
+#pragma GCC unroll 16
     for (int r = 0; r < R; ++r) sums[r][n] = bias;
   }
   const std::int32_t* offsets = p.rows.offsets + first * p.taps;
   for (std::int64_t tap = 0; tap < p.taps; ++tap) {
     const float* left[R];
+#pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
       const auto offset = offsets[r * p.taps + tap];
       left[r] = offset == kOutside ? p.rows.outside : p.rows.base + offset;
@@ -47,7 +53,7 @@ void tile(const Product& p, std::int64_t first, std::int64_t panel) {
       V columns[N];
 #pragma GCC unroll 8
       for (int n = 0; n < N; ++n) columns[n] = load(right + n / kVectors * stride + n % kVectors * std::int64_t(kLanes));
-#pragma GCC unroll 8
+#pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
         const V x = set(left[r][k]);
 #pragma GCC unroll 8
@@ -55,36 +61,29 @@ void tile(const Product& p, std::int64_t first, std::int64_t panel) {
       }
     }
   }
-  for (int r = 0; r < R; ++r)
-    for (int n = 0; n < N; ++n) {
-      const auto column = panel * kPanel + n * std::int64_t(kLanes);
-      if (column < p.columns) finish(p.epilogue, sums[r][n], first + r, column, std::size_t(p.columns - column));
-    }
+  finish(p.epilogue, sums, first, panel * kPanel, p.columns);
 }
 
+/// All rows, in tiles of about the same height.
 template <int P>
 void all_rows(const Product& p, std::int64_t panel) {
-  std::int64_t row = 0;
-  for (; row + kRows <= p.rows.count; row += kRows) tile<kRows, P>(p, row, panel);
-  for (; row + 3 <= p.rows.count; row += 3) tile<3, P>(p, row, panel);
-  for (; row < p.rows.count; ++row) tile<1, P>(p, row, panel);
+  using Tile = void (*)(const Product&, std::int64_t, std::int64_t);
+  static constexpr auto kTiles = []<int... R>(std::integer_sequence<int, R...>) { return std::array<Tile, sizeof...(R)>{tile<R + 1, P>...}; }(
+      std::make_integer_sequence<int, kRows>());
+  const auto count = p.rows.count, tiles = (count + kRows - 1) / kRows;
+  for (std::int64_t i = 0; i < tiles; ++i) {
+    const auto row = count * i / tiles;
+    kTiles[std::size_t(count * (i + 1) / tiles - row - 1)](p, row, panel);
+  }
 }
 
 void gemm(const float* values, const float* bias, std::int64_t taps, std::int64_t depth, std::int64_t columns, const TapRows<float>& rows,
           const Epilogue& epilogue) {
   const Product p{values, bias, taps, depth, columns, rows, epilogue};
-  const auto all = panels(columns), groups = (all + kMaxPanels - 1) / kMaxPanels;
-  for (std::int64_t group = 0; group < groups; ++group) {
-    const auto panel = all * group / groups;
-    switch (all * (group + 1) / groups - panel) {
-      case 1: all_rows<1>(p, panel); break;
-#if HWY_TARGET <= HWY_AVX3
-      case 2: all_rows<2>(p, panel); break;
-      case 3: all_rows<3>(p, panel); break;
-      case 4: all_rows<4>(p, panel); break;
-#endif
-    }
-  }
+  const auto all = panels(columns);
+  std::int64_t panel = 0;
+  for (; panel + kMaxPanels <= all; panel += kMaxPanels) all_rows<kMaxPanels>(p, panel);
+  if (panel < all) all_rows<1>(p, panel);
 }
 
 }  // namespace

@@ -34,27 +34,30 @@ void slide(const Window& w, const float* images, const Epilogue& epilogue, const
   const auto left = std::min(w.out_width, (w.padding_x + w.stride_x - 1) / w.stride_x);
   const auto space = w.width - 1 - reach + w.padding_x;
   const auto right = space < 0 ? left : std::max(left, std::min(w.out_width, space / w.stride_x + 1));
+  // Channels outside: the rows that windows share are then few enough to stay in the first cache.
   for (std::int64_t b = 0; b < w.batch; ++b) {
-    for (std::int64_t y = 0; y < w.out_height; ++y) {
-      const auto top = y * w.stride_y - w.padding_y;
-      const auto [y0, y1] = inside(top, w.dilation_y, w.kernel_height, w.height);
-      const auto row = (b * w.out_height + y) * w.out_width;
-      for (std::int64_t c = 0; c < w.channels; c += kStep) {
-        const float* image = images + b * w.batch_stride + c;
-        const auto count = std::size_t(w.channels - c);
+    for (std::int64_t c = 0; c < w.channels; c += kStep) {
+      const float* image = images + b * w.batch_stride + c;
+      for (std::int64_t y = 0; y < w.out_height; ++y) {
+        const auto top = y * w.stride_y - w.padding_y;
+        const auto [y0, y1] = inside(top, w.dilation_y, w.kernel_height, w.height);
+        const auto row = (b * w.out_height + y) * w.out_width;
         const auto run = [&]<int N>(std::int64_t x, std::int64_t x0, std::int64_t x1) {
-          V sums[N];
-          for (int i = 0; i < N; ++i) sums[i] = kernel.start(c);
+          V sums[N][1];
+#pragma GCC unroll 8
+          for (int i = 0; i < N; ++i) sums[i][0] = kernel.start(c);
           for (auto ky = y0; ky < y1; ++ky) {
             const float* line = image + (top + ky * w.dilation_y) * w.row_stride + (x * w.stride_x - w.padding_x) * w.pixel_stride;
             for (auto kx = x0; kx < x1; ++kx) {
               const float* at = line + kx * w.dilation_x * w.pixel_stride;
               const auto weight = kernel.weight(c, ky * w.kernel_width + kx);
 #pragma GCC unroll 8
-              for (int i = 0; i < N; ++i) sums[i] = kernel.tap(sums[i], load(at + i * w.stride_x * w.pixel_stride), weight);
+              for (int i = 0; i < N; ++i) sums[i][0] = kernel.tap(sums[i][0], load(at + i * w.stride_x * w.pixel_stride), weight);
             }
           }
-          for (int i = 0; i < N; ++i) finish(epilogue, kernel.end(sums[i], (y1 - y0) * (x1 - x0)), row + x + i, c, count);
+#pragma GCC unroll 8
+          for (int i = 0; i < N; ++i) sums[i][0] = kernel.end(sums[i][0], (y1 - y0) * (x1 - x0));
+          finish(epilogue, sums, row + x, c, w.channels);
         };
         const auto border = [&](std::int64_t x) {
           const auto [x0, x1] = inside(x * w.stride_x - w.padding_x, w.dilation_x, w.kernel_width, w.width);

@@ -65,6 +65,13 @@ TEST(Recipe, GoesOnWhereItWasStoppedWithTheSameModels) {
   const auto again = run_recipe(recipe(), dir / "out").value();
   EXPECT_EQ(first, again) << "nothing was trained or measured anew";
   EXPECT_EQ(read_file(dir / "out" / "seed-1" / "full.safetensors", 1 << 26).value(), bytes);
+  // Measured anew: the same models, and all that does not depend on the clock.
+  const auto measured = run_recipe(recipe(), dir / "out", /*measure_again=*/true).value();
+  EXPECT_EQ(read_file(dir / "out" / "seed-1" / "full.safetensors", 1 << 26).value(), bytes);
+  const auto at = nlohmann::ordered_json::json_pointer("/seeds/0/chains/0/lineage");
+  ASSERT_EQ(measured.at(at).size(), first.at(at).size());
+  for (std::size_t step = 0; step < first.at(at).size(); ++step) EXPECT_EQ(measured.at(at)[step]["figures"]["test"], first.at(at)[step]["figures"]["test"]);
+  EXPECT_NE(measured, first) << "times to the nanosecond are never all the same";
   // A later step that changes leaves the earlier ones as they are.
   const auto changed = run_recipe(recipe(kRecipe, {"runs=11"}), dir / "out").value();
   EXPECT_EQ(changed["seeds"][0]["chains"][0]["lineage"][1], first["seeds"][0]["chains"][0]["lineage"][1]);
