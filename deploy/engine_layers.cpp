@@ -8,6 +8,9 @@ namespace {
 
 using kernels::Activation;
 
+/// Pixels whose channels are so many floats, or a multiple, fall on the same few sets of the first cache: they are laid a line apart.
+constexpr std::int64_t kCrowded = 256, kApart = 16;
+
 /// [B, C, H, W] as rows of channels.
 View as_rows(const View& view, bool channels_first) { return channels_first ? permuted(view, {0, 2, 3, 1}) : view; }
 
@@ -95,7 +98,11 @@ std::function<void()> products(const std::vector<std::shared_ptr<const Matrix>>&
 View Planner::layer_output(int value, bool channels_first) {
   const auto shape = sizes(value);
   const auto placed = placements_.find(value);
-  if (placed == placements_.end()) return allocate(shape, channels_first ? channels_last(shape) : contiguous(shape));
+  if (placed == placements_.end()) {
+    if (!channels_first || shape.size() != 4 || shape[1] % kCrowded != 0) return allocate(shape, channels_first ? channels_last(shape) : contiguous(shape));
+    const Dims wider{shape[0], shape[1] + kApart, shape[2], shape[3]};
+    return narrowed(allocate(wider, channels_last(wider)), 1, 0, shape[1]);
+  }
   const auto [whole, channel] = placed->second;
   if (of(whole).buffer < 0) give(whole, allocate(sizes(whole), channels_last(sizes(whole))));
   return narrowed(of(whole), 1, channel, shape[1]);

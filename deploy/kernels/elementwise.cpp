@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "deploy/kernels/elementwise.cpp"
@@ -113,8 +114,38 @@ void elementwise(const Loop& loop, const Operation& o, float* out, const float* 
   }
 }
 
+#if HWY_TARGET != HWY_SCALAR
+/// The grid of a colour image whose channels lie apart: [n, 3] bytes.
+bool quantise_colours(const Loop& loop, float inverse_scale, std::int32_t zero, std::uint8_t* out, const float* a) {
+  const auto inner = std::size_t(loop.dims - 1);
+  if (loop.dims < 2 || loop.sizes[inner] != 3 || loop.strides[0][inner] != 1 || loop.strides[0][inner - 1] != 3 || loop.strides[1][inner - 1] != 1) return false;
+  Loop outer = loop;
+  --outer.dims;
+  const auto size = loop.sizes[inner - 1], apart = loop.strides[1][inner];
+  const hn::CappedTag<std::uint8_t, kLanes> u8;
+  for_rows(outer, [&](const std::array<std::int64_t, 4>& at) {
+    for (std::int64_t i = 0; i < size; i += kStep) {
+      alignas(64) std::uint8_t colours[3][kLanes], mixed[3 * kLanes];
+      const float* from = a + at[1] + i;
+#if HWY_TARGET <= HWY_AVX3
+      const __m512i bytes_of_all = grids_of(inverse_scale, zero, load(from), load(from + apart), load(from + 2 * apart), load(from));
+      std::memcpy(colours, &bytes_of_all, sizeof colours);
+#else
+      for (int k = 0; k < 3; ++k) store_grid(load(from + k * apart), inverse_scale, zero, colours[k], kLanes);
+#endif
+      hn::StoreInterleaved3(hn::Load(u8, colours[0]), hn::Load(u8, colours[1]), hn::Load(u8, colours[2]), u8, mixed);
+      std::memcpy(out + at[0] + 3 * i, mixed, std::size_t(3 * std::min(kStep, size - i)));
+    }
+  });
+  return true;
+}
+#endif
+
 void quantise(const Loop& given, float inverse_scale, std::int32_t zero, std::uint8_t* out, const float* a) {
-  // Vectors go along what lies together in the input: of a colour image, not its three channels.
+#if HWY_TARGET != HWY_SCALAR
+  if (quantise_colours(given, inverse_scale, zero, out, a)) return;
+#endif
+  // Vectors go along what lies together in the input.
   Loop loop = given;
   const auto swapped = std::size_t(std::max(0, loop.dims - 2));
   if (loop.dims > 1 && loop.strides[1][swapped] == 1 && loop.strides[1][swapped + 1] != 1) {

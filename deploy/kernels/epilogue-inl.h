@@ -6,6 +6,7 @@
 #define PRECEPTOR_DEPLOY_KERNELS_EPILOGUE_INL_H_
 #endif
 
+#include <algorithm>
 #include <cstring>
 
 #include "deploy/kernels/epilogue.h"
@@ -108,37 +109,82 @@ HWY_INLINE void activate(Activation how, V (&x)[R][N], float slope) {
   }
 }
 
-/// R rows from `row` on times N vectors from `column` on.
+#if HWY_TARGET <= HWY_AVX3
+/// Four vectors' bytes, one after the other. Packing clamps; what no int32 holds, far below, is the lowest of them.
+HWY_INLINE __m512i grids_of(float inverse_scale, std::int32_t zero_step, V a, V b, V c, V d) {
+  const V top = set(float(255 - zero_step)), inverse = set(inverse_scale);
+  const auto steps = [&](V x) HWY_ATTR { return _mm512_cvtps_epi32(hn::Min(top, hn::Mul(x, inverse)).raw); };
+  const __m512i zero = _mm512_set1_epi16(std::int16_t(zero_step));
+  const __m512i first = _mm512_adds_epi16(_mm512_packs_epi32(steps(a), steps(b)), zero), second = _mm512_adds_epi16(_mm512_packs_epi32(steps(c), steps(d)), zero);
+  // Packing goes by lanes of 128 bits: four bytes of a, of b, of c, of d.
+  return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), _mm512_packus_epi16(first, second));
+}
+
+template <int kLane>
+HWY_INLINE void store_lane(__m512i bytes, std::uint8_t* to, std::int64_t count) {
+  const __m128i lane = _mm512_extracti32x4_epi32(bytes, kLane);
+  if (HWY_LIKELY(count >= 16)) _mm_storeu_si128(reinterpret_cast<__m128i*>(to), lane);
+  else if (count > 0) hn::BlendedStore(hn::Vec<hn::Rebind<std::uint8_t, F>>{lane}, hn::FirstN(hn::Rebind<std::uint8_t, F>(), std::size_t(count)), hn::Rebind<std::uint8_t, F>(), to);
+}
+#endif
+
+/// The grids of R rows of N vectors, of which `count` values a row are wanted.
 template <int R, int N>
-HWY_INLINE void finish(const Epilogue& e, V (&y)[R][N], std::int64_t row, std::int64_t column, std::int64_t columns) {
+HWY_INLINE void store_grids(const Epilogue& e, const V (&y)[R][N], std::int64_t row, std::int64_t column, std::int64_t count, std::int64_t apart) {
+  std::uint8_t* const first = e.grid + row * e.grid_stride + column;
+  const auto at = [&](int v) HWY_ATTR { return first + v / N * apart * e.grid_stride + v % N * std::int64_t(kLanes); };
+  const auto left = [&](int v) HWY_ATTR { return count - v % N * std::int64_t(kLanes); };
+#if HWY_TARGET <= HWY_AVX3
+  constexpr int kAll = R * N;
+#pragma GCC unroll 16
+  for (int v = 0; v < kAll; v += 4) {
+    const auto value = [&](int i) HWY_ATTR __attribute__((always_inline)) { return y[std::min(v + i, kAll - 1) / N][std::min(v + i, kAll - 1) % N]; };
+    const __m512i bytes = grids_of(e.inverse_scale, e.zero, value(0), value(1), value(2), value(3));
+    if (N == 4 && count >= 64) {
+      _mm512_storeu_si512(at(v), bytes);
+    } else if (N == 2 && count >= 32) {
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(at(v)), _mm512_castsi512_si256(bytes));
+      if (v + 2 < kAll) _mm256_storeu_si256(reinterpret_cast<__m256i*>(at(v + 2)), _mm512_extracti64x4_epi64(bytes, 1));
+    } else {
+      store_lane<0>(bytes, at(v), left(v));
+      if (v + 1 < kAll) store_lane<1>(bytes, at(v + 1), left(v + 1));
+      if (v + 2 < kAll) store_lane<2>(bytes, at(v + 2), left(v + 2));
+      if (v + 3 < kAll) store_lane<3>(bytes, at(v + 3), left(v + 3));
+    }
+  }
+#else
+#pragma GCC unroll 16
+  for (int v = 0; v < R * N; ++v)
+    if (left(v) > 0) store_grid(y[v / N][v % N], e.inverse_scale, e.zero, at(v), std::size_t(left(v)));
+#endif
+}
+
+/// R rows, `apart`, from `row` on times N vectors from `column` on.
+template <int R, int N>
+HWY_INLINE void finish(const Epilogue& e, V (&y)[R][N], std::int64_t row, std::int64_t column, std::int64_t columns, std::int64_t apart = 1) {
   activate(e.before, y, e.slope);
   if (e.residual) {
     const float* summand = e.residual + row * e.residual_stride + column;
 #pragma GCC unroll 32
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-      for (int n = 0; n < N; ++n) y[r][n] = hn::Add(y[r][n], load(summand + r * e.residual_stride + n * std::int64_t(kLanes)));
+      for (int n = 0; n < N; ++n) y[r][n] = hn::Add(y[r][n], load(summand + r * apart * e.residual_stride + n * std::int64_t(kLanes)));
     activate(e.after, y, e.slope);
   }
   const auto count = columns - column;
-  if (e.out && !e.grid && count >= N * std::int64_t(kLanes)) {
+  const bool whole = count >= N * std::int64_t(kLanes);
+  if (e.out) {
     float* out = e.out + row * e.out_stride + column;
 #pragma GCC unroll 32
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-      for (int n = 0; n < N; ++n) math::store(y[r][n], out + r * e.out_stride + n * std::int64_t(kLanes));
-    return;
+      for (int n = 0; n < N; ++n) {
+        float* to = out + r * apart * e.out_stride + n * std::int64_t(kLanes);
+        if (HWY_LIKELY(whole)) math::store(y[r][n], to);
+        else if (count > n * std::int64_t(kLanes)) store(y[r][n], to, std::size_t(count - n * std::int64_t(kLanes)));
+      }
   }
-#pragma GCC unroll 8
-  for (int n = 0; n < N; ++n) {
-    const auto left = count - n * std::int64_t(kLanes), at = column + n * std::int64_t(kLanes);
-    if (left <= 0) return;
-#pragma GCC unroll 32
-    for (int r = 0; r < R; ++r) {
-      if (e.out) store(y[r][n], e.out + (row + r) * e.out_stride + at, std::size_t(left));
-      if (e.grid) store_grid(y[r][n], e.inverse_scale, e.zero, e.grid + (row + r) * e.grid_stride + at, std::size_t(left));
-    }
-  }
+  if (e.grid) store_grids(e, y, row, column, count, apart);
 }
 
 }  // namespace preceptor::deploy::kernels::HWY_NAMESPACE

@@ -18,8 +18,12 @@ namespace {
 
 constexpr int kVectors = int(kPanel / std::int64_t(kLanes));  // of a panel
 // Sums that stay in registers: of 32 with AVX-512, of 16 elsewhere, some are for the operands. Tall tiles rather than wide
-// ones: the right matrix streams through from the second cache, and each of its vectors serves all rows of a tile.
-constexpr int kMaxPanels = kLanes == 16 ? 2 : 1, kRows = kLanes == 16 ? 14 : kLanes == 8 ? 6 : 3;
+// ones: the right matrix streams through from the second cache, and each of its vectors serves all rows of a tile. Only when
+// the rows are long do so many of them crowd the first cache.
+constexpr int kMaxPanels = kLanes == 16 ? 3 : 1;
+constexpr int rows_of(int panels) { return kLanes == 16 ? (panels == 3 ? 8 : 14) : kLanes == 8 ? 6 : 3; }
+constexpr std::int64_t kLong = 256;
+constexpr std::int64_t kAhead = 16;  // columns' values that are fetched before their turn
 
 struct Product {
   const float *values, *bias;
@@ -50,6 +54,8 @@ void tile(const Product& p, std::int64_t first, std::int64_t panel) {
       left[r] = offset == kOutside ? p.rows.outside : p.rows.base + offset;
     }
     for (std::int64_t k = 0; k < p.depth; ++k, right += kPanel) {
+#pragma GCC unroll 8
+      for (int n = 0; n < P; ++n) __builtin_prefetch(right + n * stride + kAhead * kPanel);
       V columns[N];
 #pragma GCC unroll 8
       for (int n = 0; n < N; ++n) columns[n] = load(right + n / kVectors * stride + n % kVectors * std::int64_t(kLanes));
@@ -68,6 +74,7 @@ void tile(const Product& p, std::int64_t first, std::int64_t panel) {
 template <int P>
 void all_rows(const Product& p, std::int64_t panel) {
   using Tile = void (*)(const Product&, std::int64_t, std::int64_t);
+  constexpr int kRows = rows_of(P);
   static constexpr auto kTiles = []<int... R>(std::integer_sequence<int, R...>) { return std::array<Tile, sizeof...(R)>{tile<R + 1, P>...}; }(
       std::make_integer_sequence<int, kRows>());
   const auto count = p.rows.count, tiles = (count + kRows - 1) / kRows;
@@ -80,10 +87,16 @@ void all_rows(const Product& p, std::int64_t panel) {
 void gemm(const float* values, const float* bias, std::int64_t taps, std::int64_t depth, std::int64_t columns, const TapRows<float>& rows,
           const Epilogue& epilogue) {
   const Product p{values, bias, taps, depth, columns, rows, epilogue};
-  const auto all = panels(columns);
-  std::int64_t panel = 0;
-  for (; panel + kMaxPanels <= all; panel += kMaxPanels) all_rows<kMaxPanels>(p, panel);
-  if (panel < all) all_rows<1>(p, panel);
+  const auto all = panels(columns), most = std::int64_t(kMaxPanels == 1 ? 1 : taps == 1 && depth >= kLong ? 3 : 2);
+  for (std::int64_t panel = 0; panel < all; panel += most) {
+    switch (std::min(most, all - panel)) {
+      case 1: all_rows<1>(p, panel); break;
+#if HWY_TARGET <= HWY_AVX3
+      case 2: all_rows<2>(p, panel); break;
+      case 3: all_rows<3>(p, panel); break;
+#endif
+    }
+  }
 }
 
 }  // namespace

@@ -3,8 +3,10 @@
 #include "deploy/kernels/simd_targets.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <mutex>
+#include <utility>
 
 #include "common/log.h"
 
@@ -12,7 +14,7 @@
 #define HWY_TARGET_INCLUDE "deploy/kernels/int8.cpp"
 #include <hwy/foreach_target.h>
 // After foreach_target.h:
-#include "deploy/kernels/epilogue-inl.h"
+#include "deploy/kernels/slide-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace preceptor::deploy::kernels::HWY_NAMESPACE {
@@ -22,8 +24,9 @@ namespace {
 #if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX3_DL
 using W = hn::Vec<I>;
 constexpr int kVectors = int(kPanel / std::int64_t(kLanes));  // of a panel
+// Tiles as in gemm.cpp; 16-bit weights take two registers.
 constexpr int kMaxPanels = kLanes == 16 ? 4 : 1;
-constexpr int kRows = HWY_TARGET == HWY_AVX3_DL ? 6 : 4;  // 16-bit weights take two registers
+constexpr int rows_of(int panels) { return HWY_TARGET == HWY_AVX2 ? 4 : HWY_TARGET == HWY_AVX3 ? (panels <= 2 ? 8 : 4) : panels <= 2 ? 12 : 6; }
 
 HWY_INLINE W load_i32(const void* p) { return hn::LoadU(I(), static_cast<const std::int32_t*>(p)); }
 
@@ -92,77 +95,30 @@ HWY_INLINE W nearest(V x) {
 #endif
 }
 
-/// A tile's sums, [rows][vectors][kLanes], and what they become. Chosen once a call: no branch on what does not change.
-struct Tile {
-  const std::int32_t* sums;
-  const float *scale, *bias;
-  int rows, vectors;
-  std::int64_t row, column, columns;
-  HWY_INLINE V value(int r, int n, V factor, V shift) const {
-    return hn::MulAdd(hn::ConvertTo(F(), hn::Load(I(), sums + (r * vectors + n) * int(kLanes))), factor, shift);
-  }
-};
-using Finish = void (*)(const Epilogue&, const Tile&);
-
-template <Activation A, bool kToGrid>
-void finish_plain(const Epilogue& e, const Tile& t) {
-  const V inverse = set(e.inverse_scale), low = set(float(-e.zero)), high = set(float(255 - e.zero));
-  const W zero = hn::Set(I(), e.zero);
-  const hn::Rebind<std::uint8_t, F> u8;
-  for (int n = 0; n < t.vectors; ++n) {
-    const auto column = t.column + n * std::int64_t(kLanes);
-    if (column >= t.columns) return;
-    const auto count = std::size_t(t.columns - column);
-    const V scale = load(t.scale + column), bias = load(t.bias + column);
-    for (int r = 0; r < t.rows; ++r) {
-      const V y = activate(A, t.value(r, n, scale, bias), 0);
-      if constexpr (!kToGrid) {
-        store(y, e.out + (t.row + r) * e.out_stride + column, count);
-      } else {
-        const auto steps = hn::Add(nearest(hn::Min(high, hn::Max(low, hn::Mul(y, inverse)))), zero);
-        store_bytes(hn::DemoteTo(u8, steps), e.grid + (t.row + r) * e.grid_stride + column, count);
-      }
-    }
-  }
-}
-
-void finish_any(const Epilogue& e, const Tile& t) {
-  for (int n = 0; n < t.vectors; ++n) {
-    const auto column = t.column + n * std::int64_t(kLanes);
-    if (column >= t.columns) return;
-    const V scale = load(t.scale + column), bias = load(t.bias + column);
-    for (int r = 0; r < t.rows; ++r) finish(e, t.value(r, n, scale, bias), t.row + r, column, std::size_t(t.columns - column));
-  }
-}
-
-/// call(activation as a constant), for those that are worth code of their own; false for the others.
-template <class Call>
-bool with_activation(Activation a, const Call& call) {
-  switch (a) {
-    case Activation::kNone: return call.template operator()<Activation::kNone>(), true;
-    case Activation::kRelu: return call.template operator()<Activation::kRelu>(), true;
-    case Activation::kRelu6: return call.template operator()<Activation::kRelu6>(), true;
-    case Activation::kHardswish: return call.template operator()<Activation::kHardswish>(), true;
-    default: return false;
-  }
-}
-
-Finish finish_of(const Epilogue& e) {
-  Finish made = finish_any;
-  if (!e.residual && e.after == Activation::kNone && !e.out != !e.grid)
-    with_activation(e.before, [&]<Activation A>() { made = e.grid ? finish_plain<A, true> : finish_plain<A, false>; });
-  return made;
-}
-
+/// What becomes of sums.
 struct Output {
   const Epilogue& epilogue;
-  std::int32_t* sums;
-  Finish finish = finish_of(epilogue);
-  void operator()(const Tile& t) const {
-    for (int r = 0; sums && r < t.rows; ++r)
-      std::copy_n(t.sums + r * t.vectors * int(kLanes), std::min(t.columns - t.column, std::int64_t(t.vectors) * std::int64_t(kLanes)),
-                  sums + (t.row + r) * t.columns + t.column);
-    finish(epilogue, t);
+  std::int32_t* sums;  ///< null, or who wants them as they are: [rows, columns]
+
+  /// R rows from `row` on times N vectors from `column` on.
+  template <int R, int N>
+  HWY_INLINE void operator()(const W (&from)[R][N], const float* scale, const float* bias, std::int64_t row, std::int64_t column, std::int64_t columns) const {
+    constexpr std::int64_t kStep = std::int64_t(kLanes);
+    if (HWY_UNLIKELY(sums != nullptr))
+      for (int r = 0; r < R; ++r)
+        for (int n = 0; n < N && column + n * kStep < columns; ++n) {
+          alignas(64) std::int32_t lanes[kLanes];
+          hn::Store(from[r][n], I(), lanes);
+          std::copy_n(lanes, std::min(columns - column - n * kStep, kStep), sums + (row + r) * columns + column + n * kStep);
+        }
+    V y[R][N];
+#pragma GCC unroll 8
+    for (int n = 0; n < N; ++n) {
+      const V factor = load(scale + column + n * kStep), shift = load(bias + column + n * kStep);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) y[r][n] = hn::MulAdd(hn::ConvertTo(F(), from[r][n]), factor, shift);
+    }
+    finish(epilogue, y, row, column, columns);
   }
 };
 
@@ -172,11 +128,14 @@ void tile(const Int8Matrix& m, const TapRows<std::uint8_t>& rows, const Output& 
   const auto quads = m.quads(), stride = m.taps * quads * kPanel * 4;
   const std::int8_t* right = m.values.get() + panel * stride;
   W sums[R][N];
+#pragma GCC unroll 8
   for (int n = 0; n < N; ++n)
+#pragma GCC unroll 16
     for (int r = 0; r < R; ++r) sums[r][n] = load_i32(m.start.get() + panel * kPanel + n * std::int64_t(kLanes));
   const std::int32_t* offsets = rows.offsets + first * m.taps;
   for (std::int64_t tap = 0; tap < m.taps; ++tap) {
     const std::uint8_t* left[R];
+#pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
       const auto offset = offsets[r * m.taps + tap];
       left[r] = offset == kOutside ? rows.outside : rows.base + offset;
@@ -185,7 +144,7 @@ void tile(const Int8Matrix& m, const TapRows<std::uint8_t>& rows, const Output& 
       Weights weights[N];
 #pragma GCC unroll 8
       for (int n = 0; n < N; ++n) weights[n] = Weights(right + n / kVectors * stride + n % kVectors * std::int64_t(kLanes) * 4);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
         const Quad x(left[r] + 4 * k);
 #pragma GCC unroll 8
@@ -193,20 +152,20 @@ void tile(const Int8Matrix& m, const TapRows<std::uint8_t>& rows, const Output& 
       }
     }
   }
-  alignas(64) std::int32_t all[R * N * int(kLanes)];
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 8
-    for (int n = 0; n < N; ++n) hn::Store(sums[r][n], I(), all + (r * N + n) * int(kLanes));
-  output({all, m.scale.get(), m.bias.get(), R, N, first, panel * kPanel, m.columns});
+  output(sums, m.scale.get(), m.bias.get(), first, panel * kPanel, m.columns);
 }
 
 template <int P>
 void all_rows(const Int8Matrix& m, const TapRows<std::uint8_t>& rows, const Output& output, std::int64_t panel) {
-  std::int64_t row = 0;
-  for (; row + kRows <= rows.count; row += kRows) tile<kRows, P>(m, rows, output, row, panel);
-  for (; row + 2 <= rows.count; row += 2) tile<2, P>(m, rows, output, row, panel);
-  for (; row < rows.count; ++row) tile<1, P>(m, rows, output, row, panel);
+  using Tile = void (*)(const Int8Matrix&, const TapRows<std::uint8_t>&, const Output&, std::int64_t, std::int64_t);
+  constexpr int kRows = rows_of(P);
+  static constexpr auto kTiles = []<int... R>(std::integer_sequence<int, R...>) { return std::array<Tile, sizeof...(R)>{tile<R + 1, P>...}; }(
+      std::make_integer_sequence<int, kRows>());
+  const auto tiles = (rows.count + kRows - 1) / kRows;
+  for (std::int64_t i = 0; i < tiles; ++i) {
+    const auto row = rows.count * i / tiles;
+    kTiles[std::size_t(rows.count * (i + 1) / tiles - row - 1)](m, rows, output, row, panel);
+  }
 }
 
 void gemm(const Int8Matrix& m, const TapRows<std::uint8_t>& rows, const Epilogue& epilogue, std::int32_t* sums) {
@@ -263,8 +222,9 @@ template <int N>
 void pixels(const Window& w, const Int8Depthwise& d, const RowTaps& taps, const Output& output, std::int64_t row, std::int64_t x, std::int64_t c) {
   const hn::Rebind<std::uint8_t, F> u8;
   const hn::Rebind<std::int16_t, F> i16;
-  W total[N];
-  for (int i = 0; i < N; ++i) total[i] = load_i32(d.start.get() + c);
+  W total[N][1];
+#pragma GCC unroll 8
+  for (int i = 0; i < N; ++i) total[i][0] = load_i32(d.start.get() + c);
   // Two taps at a time, as pairs of 16-bit values: one instruction multiplies and adds them.
   const auto weight_of = [&](std::int64_t tap) { return hn::PromoteTo(I(), hn::LoadU(i16, d.values.get() + tap * d.stride() + c)); };
   for (std::int64_t tap = 0; tap < taps.count; tap += 2) {
@@ -275,73 +235,31 @@ void pixels(const Window& w, const Int8Depthwise& d, const RowTaps& taps, const 
 #pragma GCC unroll 8
     for (int i = 0; i < N; ++i) {
       const W a = hn::PromoteTo(I(), hn::LoadU(u8, first.first + i * first.step)), b = hn::PromoteTo(I(), hn::LoadU(u8, second.first + i * second.step));
-      total[i] = hn::Add(total[i], madd(hn::Or(a, hn::ShiftLeft<16>(b)), weights));
+      total[i][0] = hn::Add(total[i][0], madd(hn::Or(a, hn::ShiftLeft<16>(b)), weights));
     }
   }
-  alignas(64) std::int32_t all[N * int(kLanes)];
-  for (int i = 0; i < N; ++i) hn::Store(total[i], I(), all + i * int(kLanes));
-  output({all, d.scale.get(), d.bias.get(), N, 1, row + x, c, w.channels});
+  output(total, d.scale.get(), d.bias.get(), row + x, c, w.channels);
 }
 
-#if HWY_TARGET == HWY_AVX3_DL
-/// 64 channels at once: four taps' bytes are unpacked into quads, which brings the channels into the order of
-/// Int8Depthwise::wide_values; packing the results brings them back.
-template <int N, Activation A>
-void wide_pixels(const Window& w, const Int8Depthwise& d, const RowTaps& taps, const Epilogue& e, std::int64_t row, std::int64_t x, std::int64_t c) {
-  const hn::Repartition<std::uint8_t, I> u8;
-  const hn::Repartition<std::int16_t, I> i16;
-  W total[N][4];
-  for (int j = 0; j < 4; ++j)
-    for (int i = 0; i < N; ++i) total[i][j] = load_i32(d.wide_start.get() + c + 16 * j);
-  const std::int8_t* weights = d.wide_values.get() + c * d.quads() * 4;
-  for (std::int64_t tap = 0; tap < taps.count; tap += 4, weights += 256) {
-    RowTaps::Pixels from[4];
-    for (int k = 0; k < 4; ++k) from[k] = tap + k < taps.count ? taps.of<N>(w, tap + k, x, c) : RowTaps::Pixels{taps.outside, 0};
-    const W columns[4] = {load_i32(weights), load_i32(weights + 64), load_i32(weights + 128), load_i32(weights + 192)};
-#pragma GCC unroll 4
-    for (int i = 0; i < N; ++i) {
-      const auto bytes = [&](int k) { return hn::LoadU(u8, from[k].first + i * from[k].step); };
-      const auto a = bytes(0), b = bytes(1), f = bytes(2), g = bytes(3);
-      const auto low = hn::BitCast(i16, hn::InterleaveLower(u8, a, b)), high = hn::BitCast(i16, hn::InterleaveUpper(u8, a, b));
-      const auto low2 = hn::BitCast(i16, hn::InterleaveLower(u8, f, g)), high2 = hn::BitCast(i16, hn::InterleaveUpper(u8, f, g));
-      const W quads[4] = {hn::BitCast(I(), hn::InterleaveLower(i16, low, low2)), hn::BitCast(I(), hn::InterleaveUpper(i16, low, low2)),
-                          hn::BitCast(I(), hn::InterleaveLower(i16, high, high2)), hn::BitCast(I(), hn::InterleaveUpper(i16, high, high2))};
-#pragma GCC unroll 4
-      for (int j = 0; j < 4; ++j) asm("vpdpbusd %2, %1, %0" : "+v"(total[i][j].raw) : "v"(quads[j].raw), "v"(columns[j].raw));
+/// 3×3 as of floats: sums of so few bytes are whole numbers below 2^24, which a float holds exactly.
+void slide_3x3(const Window& w, const Int8Depthwise& d, const std::uint8_t* images, const Epilogue& epilogue) {
+  const hn::Rebind<std::uint8_t, F> u8;
+  const hn::Rebind<std::int16_t, F> i16;
+  alignas(64) std::uint8_t zeros[64];
+  std::fill_n(zeros, 64, std::uint8_t(d.zero));
+  for (std::int64_t b = 0; b < w.batch; ++b)
+    for (std::int64_t c = 0; c < w.channels; c += std::int64_t(kLanes)) {
+      V weight[9];
+      for (int t = 0; t < 9; ++t) weight[t] = hn::ConvertTo(F(), hn::PromoteTo(I(), hn::LoadU(i16, d.values.get() + t * d.stride() + c)));
+      const V scale = load(d.scale.get() + c), bias = load(d.bias.get() + c);
+      slide(w, images + b * w.batch_stride + c, zeros, b * w.out_height * w.out_width, c, hn::ConvertTo(F(), load_i32(d.start.get() + c)), weight,
+            [=](const std::uint8_t* p) HWY_ATTR __attribute__((always_inline)) { return hn::ConvertTo(F(), hn::PromoteTo(I(), hn::LoadU(u8, p))); },
+            [=](V sum) HWY_ATTR __attribute__((always_inline)) { return hn::MulAdd(sum, scale, bias); }, epilogue);
     }
-  }
-  const auto count = std::size_t(w.channels - c);
-  const V inverse = set(e.inverse_scale), top = set(float(255 - e.zero));
-  const auto zero = hn::Set(i16, std::int16_t(e.zero));
-#pragma GCC unroll 4
-  for (int i = 0; i < N; ++i) {
-    V y[4];
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j)
-      y[j] = activate(A, hn::MulAdd(hn::ConvertTo(F(), total[i][j]), load(d.wide_scale.get() + c + 16 * j), load(d.wide_bias.get() + c + 16 * j)), 0);
-    if (e.grid) {
-      // From below the packing clamps: what no int32 holds is the lowest of them.
-      const auto steps = [&](int j) { return nearest(hn::Min(top, hn::Mul(y[j], inverse))).raw; };
-      const auto first = _mm512_adds_epi16(_mm512_packs_epi32(steps(0), steps(1)), zero.raw);
-      const auto second = _mm512_adds_epi16(_mm512_packs_epi32(steps(2), steps(3)), zero.raw);
-      const hn::Vec<decltype(u8)> packed{_mm512_packus_epi16(first, second)};
-      std::uint8_t* to = e.grid + (row + x + i) * e.grid_stride + c;
-      if (count >= 64) hn::StoreU(packed, u8, to);
-      else hn::BlendedStore(packed, hn::FirstN(u8, count), u8, to);
-    }
-    if (e.out) {
-      float* to = e.out + (row + x + i) * e.out_stride + c;
-      const auto a = _mm512_shuffle_f32x4(y[0].raw, y[1].raw, 0x44), b = _mm512_shuffle_f32x4(y[0].raw, y[1].raw, 0xEE);
-      const auto f = _mm512_shuffle_f32x4(y[2].raw, y[3].raw, 0x44), g = _mm512_shuffle_f32x4(y[2].raw, y[3].raw, 0xEE);
-      const V natural[4] = {V{_mm512_shuffle_f32x4(a, f, 0x88)}, V{_mm512_shuffle_f32x4(a, f, 0xDD)}, V{_mm512_shuffle_f32x4(b, g, 0x88)},
-                            V{_mm512_shuffle_f32x4(b, g, 0xDD)}};
-      for (std::size_t j = 0; j < 4 && 16 * j < count; ++j) store(natural[j], to + 16 * j, count - 16 * j);
-    }
-  }
 }
-#endif
 
 void depthwise(const Window& w, const Int8Depthwise& d, const std::uint8_t* images, const Epilogue& epilogue, std::int32_t* sums) {
+  if (!sums && slides(w)) return slide_3x3(w, d, images, epilogue);
   if (w.kernel_height * w.kernel_width > kMaxTaps) return depthwise_int8_reference(w, d, images, epilogue, sums);
   const auto left = std::min(w.out_width, (w.padding_x + w.stride_x - 1) / w.stride_x);
   const auto space = w.width - 1 - (w.kernel_width - 1) * w.dilation_x + w.padding_x;
@@ -353,20 +271,7 @@ void depthwise(const Window& w, const Int8Depthwise& d, const std::uint8_t* imag
     for (std::int64_t y = 0; y < w.out_height; ++y) {
       const RowTaps taps(w, images + b * w.batch_stride, y, zeros);
       const auto row = (b * w.out_height + y) * w.out_width;
-      std::int64_t c = 0;
-#if HWY_TARGET == HWY_AVX3_DL
-      if (!sums && !epilogue.residual && epilogue.after == Activation::kNone)
-        with_activation(epilogue.before, [&]<Activation A>() {
-          for (; c + 32 < w.channels; c += 64) {
-            std::int64_t x = 0;
-            for (; x < left; ++x) wide_pixels<1, A>(w, d, taps, epilogue, row, x, c);
-            for (; x + 4 <= right; x += 4) wide_pixels<4, A>(w, d, taps, epilogue, row, x, c);
-            for (; x + 2 <= right; x += 2) wide_pixels<2, A>(w, d, taps, epilogue, row, x, c);
-            for (; x < w.out_width; ++x) wide_pixels<1, A>(w, d, taps, epilogue, row, x, c);
-          }
-        });
-#endif
-      for (; c < w.channels; c += std::int64_t(kLanes)) {
+      for (std::int64_t c = 0; c < w.channels; c += std::int64_t(kLanes)) {
         std::int64_t x = 0;
         for (; x < left; ++x) pixels<1>(w, d, taps, output, row, x, c);
         for (; x + 8 <= right; x += 8) pixels<8>(w, d, taps, output, row, x, c);

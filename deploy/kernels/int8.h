@@ -43,14 +43,8 @@ struct Int8Depthwise {
   hwy::AlignedFreeUniquePtr<std::int16_t[]> values;
   hwy::AlignedFreeUniquePtr<std::int32_t[]> start;
   hwy::AlignedFreeUniquePtr<float[]> scale, bias;
-  /// For 64 channels at once: [blocks of 64][quads of taps][4][16][4], the channels of a block in the order in which
-  /// unpacking leaves them; the other three in that order, too.
-  hwy::AlignedFreeUniquePtr<std::int8_t[]> wide_values;
-  hwy::AlignedFreeUniquePtr<std::int32_t[]> wide_start;
-  hwy::AlignedFreeUniquePtr<float[]> wide_scale, wide_bias;
   std::int64_t stride() const { return (channels + 63) / 64 * 64; }
-  std::int64_t quads() const { return (taps + 3) / 4; }
-  std::size_t bytes() const { return std::size_t(stride() * (taps * 2 + quads() * 4 + 24)); }
+  std::size_t bytes() const { return std::size_t(stride() * (taps * 2 + 12)); }
 };
 Int8Depthwise pack_int8_depthwise(const std::int8_t* weight, std::int64_t channels, std::int64_t taps, std::span<const float> weight_scales,
                                   float input_scale, std::int32_t input_zero, std::span<const float> bias);

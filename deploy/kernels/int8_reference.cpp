@@ -99,8 +99,6 @@ Int8Depthwise pack_int8_depthwise(const std::int8_t* weight, std::int64_t channe
                                   float input_scale, std::int32_t input_zero, std::span<const float> bias) {
   const auto padded = std::size_t((channels + 63) / 64 * 64);
   Int8Depthwise d{taps, channels, input_zero, hwy::AllocateAligned<std::int16_t>(padded * std::size_t(taps)), hwy::AllocateAligned<std::int32_t>(padded),
-                  hwy::AllocateAligned<float>(padded), hwy::AllocateAligned<float>(padded),
-                  hwy::AllocateAligned<std::int8_t>(padded * std::size_t((taps + 3) / 4 * 4)), hwy::AllocateAligned<std::int32_t>(padded),
                   hwy::AllocateAligned<float>(padded), hwy::AllocateAligned<float>(padded)};
   std::fill_n(d.values.get(), padded * std::size_t(taps), std::int16_t(0));
   std::fill_n(d.start.get(), padded, 0);
@@ -115,17 +113,6 @@ Int8Depthwise pack_int8_depthwise(const std::int8_t* weight, std::int64_t channe
     d.start[std::size_t(c)] = -input_zero * total;
     d.scale[std::size_t(c)] = input_scale * weight_scales[std::size_t(c)];
     if (!bias.empty()) d.bias[std::size_t(c)] = bias[std::size_t(c)];
-  }
-  for (std::size_t at = 0; at < padded; ++at) {
-    const auto block = at / 64 * 64, vector = at % 64 / 16, lane = at % 16;
-    const auto c = block + lane / 4 * 16 + vector * 4 + lane % 4;
-    d.wide_start[at] = d.start[c];
-    d.wide_scale[at] = d.scale[c];
-    d.wide_bias[at] = d.bias[c];
-    const auto quads = std::size_t(d.quads());
-    for (std::size_t t = 0; t < quads * 4; ++t)
-      d.wide_values[block * quads * 4 + ((t / 4 * 4 + vector) * 16 + lane) * 4 + t % 4] =
-          std::int64_t(t) < taps ? std::int8_t(d.values[t * padded + c]) : std::int8_t(0);
   }
   return d;
 }

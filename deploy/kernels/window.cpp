@@ -8,7 +8,7 @@
 #define HWY_TARGET_INCLUDE "deploy/kernels/window.cpp"
 #include <hwy/foreach_target.h>
 // After foreach_target.h:
-#include "deploy/kernels/epilogue-inl.h"
+#include "deploy/kernels/slide-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace preceptor::deploy::kernels::HWY_NAMESPACE {
@@ -28,7 +28,7 @@ Taps inside(std::int64_t at, std::int64_t dilation, std::int64_t kernel, std::in
 
 /// One window after another: start() → sums, tap(sums, x, tap), end(sums, taps inside) → what the epilogue gets.
 template <class Kernel>
-void slide(const Window& w, const float* images, const Epilogue& epilogue, const Kernel& kernel) {
+void each_window(const Window& w, const float* images, const Epilogue& epilogue, const Kernel& kernel) {
   // Outputs whose windows lie inside the image, from left to right.
   const auto reach = (w.kernel_width - 1) * w.dilation_x;
   const auto left = std::min(w.out_width, (w.padding_x + w.stride_x - 1) / w.stride_x);
@@ -99,10 +99,19 @@ struct Average {
 };
 
 void depthwise(const Window& w, const float* values, const float* bias, const float* images, const Epilogue& e) {
-  slide(w, images, e, Depthwise{values, bias, (w.channels + 15) / 16 * 16});
+  const auto stride = (w.channels + 15) / 16 * 16;
+  if (!slides(w)) return each_window(w, images, e, Depthwise{values, bias, stride});
+  alignas(64) constexpr float kZeros[16] = {};
+  for (std::int64_t b = 0; b < w.batch; ++b)
+    for (std::int64_t c = 0; c < w.channels; c += kStep) {
+      V weight[9];
+      for (int t = 0; t < 9; ++t) weight[t] = load(values + t * stride + c);
+      slide(w, images + b * w.batch_stride + c, kZeros, b * w.out_height * w.out_width, c, load(bias + c), weight,
+            [](const float* p) HWY_ATTR { return load(p); }, [](V sum) HWY_ATTR { return sum; }, e);
+    }
 }
-void max_pool(const Window& w, const float* images, const Epilogue& e) { slide(w, images, e, Max{}); }
-void average_pool(const Window& w, std::int64_t divisor, const float* images, const Epilogue& e) { slide(w, images, e, Average{divisor}); }
+void max_pool(const Window& w, const float* images, const Epilogue& e) { each_window(w, images, e, Max{}); }
+void average_pool(const Window& w, std::int64_t divisor, const float* images, const Epilogue& e) { each_window(w, images, e, Average{divisor}); }
 
 }  // namespace
 }  // namespace preceptor::deploy::kernels::HWY_NAMESPACE
