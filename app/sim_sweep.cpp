@@ -4,6 +4,7 @@
 #include "app/command.h"
 #include "app/report.h"
 #include "app/run_files.h"
+#include "app/sweep_figure.h"
 #include "common/cpu.h"
 #include "common/file.h"
 #include "common/log.h"
@@ -39,13 +40,21 @@ struct SweepOptions {
   }
 };
 
-/// The teacher that the first run trained, and what it depends on.
-struct SharedTeacher {
-  std::string made_of, path;
-};
+/// What runs that begin alike need only once: the teacher, the student that was derived from it. What each depends on → file.
+using Shared = std::map<std::string, std::string>;
 
 std::string teacher_made_of(sim::SimulationOptions options) {
   return write_options(options.teacher) + write_options(options.data) + std::to_string(options.seed);
+}
+std::string student_made_of(sim::SimulationOptions options) { return teacher_made_of(options) + write_options(options.student); }
+
+/// Takes the student as it lies there: nothing is added, nothing trained.
+void start_from(coordinator::StudentOptions& student, const std::string& path) {
+  student.path = path;
+  student.training.epochs = 0;
+  student.assistants.clear();
+  student.mutual.peers.clear();
+  student.lora.rank = 0;
 }
 
 /// What an earlier call left, if it was the same run to the end.
@@ -57,9 +66,9 @@ std::optional<Json> finished(const fs::path& out, const std::string& config) {
   return summary;
 }
 
-/// Whether the teacher that lies there is this run's own, and not an earlier one's.
-bool trained_here(const fs::path& out, const std::string& config) {
-  const auto file = SafetensorsFile::load(out / "teacher.safetensors");
+/// Whether the model that lies there is this run's own, and not an earlier one's.
+bool made_here(const fs::path& path, const std::string& config) {
+  const auto file = SafetensorsFile::load(path);
   if (!file) return false;
   const auto hash = file->metadata().find("config_hash");
   return hash != file->metadata().end() && hash->second == hex(sha256(config));
@@ -101,6 +110,18 @@ std::string table_of(const Json& lines) {
   return text;
 }
 
+std::string figure_of(const Json& lines) {
+  const std::string main = lines.empty() || !lines[0]["test"]["auc"].is_null() ? "auc" : "dice";
+  std::vector<SweepPoint> points;
+  for (const auto& l : lines) {
+    const auto& test = l["test"];
+    if (!test[main].is_null() && !test[main + "_low"].is_null())
+      points.push_back({l["run"].get<std::string>(), l["bytes_up"].get<double>(), test[main].get<double>(), test[main + "_low"].get<double>(),
+                        test[main + "_high"].get<double>()});
+  }
+  return sweep_svg(main == "auc" ? "AUC" : "Dice", points);
+}
+
 /// Everything that can be wrong with the runs, before the first of them costs an hour.
 Result<std::vector<sim::SimulationOptions>> read_runs(const RunArguments& arguments, const SweepOptions& sweep) {
   if (sweep.runs.empty()) return fail(Code::kInvalid, "{}: runs: is empty", arguments.config);
@@ -128,16 +149,17 @@ Result<void> sweep_runs(const RunArguments& arguments) {
   const auto sweep = TRY(read_options<SweepOptions>(node, arguments.config));
   auto runs = TRY(read_runs(arguments, sweep));
   spdlog::info("{}", cpu_summary());
-  std::optional<SharedTeacher> teacher;
+  Shared teachers, students;
   auto lines = Json::array();
   for (std::size_t i = 0; i < runs.size(); ++i) {
     const auto& name = sweep.runs[i].name;
     const auto out = fs::path(arguments.out) / name;
     auto& options = runs[i];
-    const auto made_of = teacher_made_of(options);
+    const auto teacher = teacher_made_of(options), student = student_made_of(options);
     const auto config = write_options(options);  // as asked for: where the teacher lies does not make another run
     auto summary = finished(out, config);
-    if (teacher && teacher->made_of == made_of) options.teacher.path = teacher->path;
+    if (const auto found = teachers.find(teacher); found != teachers.end()) options.teacher.path = found->second;
+    if (const auto found = students.find(student); found != students.end()) start_from(options.student, found->second);
     spdlog::info("run {} ({} of {}){}", name, i + 1, runs.size(), summary ? ": done before" : "");
     if (!summary) {
       auto done = sim::simulate(options, config, out);
@@ -145,11 +167,13 @@ Result<void> sweep_runs(const RunArguments& arguments) {
       summary = std::move(*done);
       TRY(write_report(out));
     }
-    if (!teacher && trained_here(out, config)) teacher = {made_of, (out / "teacher.safetensors").string()};
+    if (const auto path = out / "teacher.safetensors"; made_here(path, config)) teachers.try_emplace(teacher, path.string());
+    if (const auto path = out / "student.safetensors"; made_here(path, config)) students.try_emplace(student, path.string());
     auto model = TRY(models::load_model(out / "model.safetensors"));
     lines.push_back(line_of(name, *summary, model.model));
     TRY(write_file(fs::path(arguments.out) / "sweep.json", lines.dump(2) + "\n"));
     TRY(write_file(fs::path(arguments.out) / "sweep.md", table_of(lines)));
+    TRY(write_file(fs::path(arguments.out) / "sweep.svg", figure_of(lines)));
   }
   std::cout << (arguments.json ? lines.dump(2) + "\n" : table_of(lines));
   return {};

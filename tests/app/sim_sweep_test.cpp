@@ -77,6 +77,8 @@ TEST_F(Sweep, ComparesItsRunsAndGoesOnWhereItWasStopped) {
   EXPECT_TRUE(there("plain/teacher.safetensors"));
   EXPECT_FALSE(there("coarse/teacher.safetensors")) << "the second run took the first one's";
   EXPECT_EQ(lines[0]["teacher"], lines[1]["teacher"]);
+  EXPECT_EQ(lines[0]["distilled"], lines[1]["distilled"]) << "the second run took the first one's student, too";
+  EXPECT_THAT(text("sweep.svg"), AllOf(HasSubstr("<svg xmlns"), HasSubstr("plain"), HasSubstr("coarse"), HasSubstr("AUC"), HasSubstr("</svg>")));
   EXPECT_TRUE(there("plain/report.html") && there("coarse/report.html"));
 
   // A summary holds its run's wall time: the same bytes are the same run.
