@@ -3,8 +3,8 @@
 
 #include "data/source.h"
 #include "models/model.h"
-#include "models/stem.h"
 #include "models/structure.h"
+#include "tests/support/random_model.h"
 #include "tests/support/temp_dir.h"
 #include "training/batch.h"
 
@@ -15,21 +15,9 @@ constexpr int kSize = 32;  ///< pixels; all of the zoo takes it
 /// Networks this small gain nothing from threads, which on busy cores wait for each other.
 inline const bool kOneThread = (torch::set_num_threads(1), true);
 
-/// The smallest size of an architecture, its statistics as after some training, so that folding them has something to do.
-/// Scales are below one: above, deep networks without a norm between their blocks (RepViT) double a rounding error a block.
+/// Ready for inference.
 inline models::FlatModel made_model(const std::string& name, int channels) {
-  auto model = models::create_at_size((*models::zoo().find(name))->sizes.front(), {3, channels, kSize}).value();
-  model.initialise(RandomStream(1, name));
-  RandomStream random(2, name);
-  auto values = model.store();
-  for (const auto& piece : model.space().pieces())
-    for (std::size_t i = 0; i < piece.size; ++i) {
-      auto& value = values[piece.offset + i];
-      if (piece.role == Role::kNormMean) value = float(0.1 * random.normal());
-      if (piece.role == Role::kNormVariance) value = float(random.uniform(0.7, 1.4));
-      if (piece.role == Role::kNormScale) value = float(random.uniform(0.4, 0.9));
-    }
-  model.load(values);
+  auto model = preceptor::test::random_model(name, {3, channels, kSize}).value();
   model.network().eval();
   return model;
 }

@@ -4,7 +4,7 @@
 #include <torch/torch.h>
 
 #include "models/layers.h"
-#include "models/stem.h"
+#include "tests/support/random_model.h"
 
 namespace preceptor::models {
 namespace {
@@ -13,21 +13,9 @@ namespace {
 std::vector<FlatModel> small_zoo(int channels) {
   std::vector<FlatModel> models;
   for (const auto& name : zoo().names()) {
-    const auto& size = (*zoo().find(name))->sizes.front();
-    auto model = create_at_size(size, {3, channels, 32});
+    auto model = test::random_model(name, {3, channels, 32});
     EXPECT_TRUE(model.has_value()) << name;
     if (!model) continue;
-    model->initialise(RandomStream(1, name));
-    // Statistics as after some training, so that folding them away has something to do.
-    RandomStream random(2, name);
-    auto values = model->store();
-    for (const auto& piece : model->space().pieces())
-      for (std::size_t i = 0; i < piece.size; ++i) {
-        auto& value = values[piece.offset + i];
-        if (piece.role == Role::kNormMean) value = float(0.1 * random.normal());
-        if (piece.role == Role::kNormVariance || piece.role == Role::kNormScale) value = float(random.uniform(0.7, 1.4));
-      }
-    model->load(values);
     model->network().eval();
     models.push_back(std::move(*model));
   }
