@@ -1,21 +1,28 @@
 #pragma once
 #include "common/parameter_space.h"
 #include "compression/update/error_feedback.h"
+#include "compression/update/ring.h"
 
 namespace preceptor::compression {
 
 /// How an update is coded for the wire, as data. Normalisation statistics go their own way:
 /// sparsifying or delaying them would leave a model whose statistics do not belong to its weights.
 struct UpdateOptions {
+  /// custom: the codecs below, stage by stage. secure: `ring` alone, whose sums are exact integers that masks
+  /// and noise may be added to; the coordinator learns totals only.
+  std::string profile = "custom";
   std::vector<CodecSettings> weights{{{"codec", "quantize"}, {"bits", "4"}}, {{"codec", "zstd"}}};
   std::vector<CodecSettings> statistics{{{"codec", "cast16"}, {"format", "fp16"}},
                                         {{"codec", "zstd"}}};
-  bool error_feedback = true;  ///< on weights
+  bool error_feedback = true;  ///< on weights; of custom
+  RingOptions ring{};          ///< of secure
   template <class V>
   void visit(V& v) {
+    v("profile", profile, OneOf{"custom", "secure"});
     v("weights", weights);
     v("statistics", statistics);
     v("error_feedback", error_feedback);
+    v("ring", ring);
   }
 };
 

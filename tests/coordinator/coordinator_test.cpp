@@ -40,7 +40,7 @@ class Hall {
     options.join_deadline = 50s;
     options.report_deadline = 200s;
     machine.emplace(
-        Coordinator::Job{"rounds: 3\n", 1, options, space, &codec, initial, /*teacher=*/nullptr});
+        Coordinator::Job{"rounds: 3\n", 1, options, space, &sum, initial, /*teacher=*/nullptr});
   }
 
   /// The site comes (with `samples` images, if it is new) and says Hello.
@@ -131,6 +131,7 @@ class Hall {
 
   ParameterSpace space = made_space();
   compression::UpdateCodec codec = made_codec(space);
+  PlainSum sum{codec, space.size()};
   Blob initial = blob_of(made_delta(space, 99, 0.1));
   std::optional<Coordinator> machine;
   std::map<std::string, FakeSite> sites;
@@ -454,7 +455,7 @@ TEST(Coordinator, SaysThatABlobIsNotThereInsteadOfBeingSilent) {
 TEST(Coordinator, ServesTheTeacherForTheWholeJob) {
   Hall made({.rounds = 1, .quorum = 1});
   const auto teacher = std::make_shared<const Bytes>(1000, std::byte{3});
-  Coordinator machine({"plan", 1, {}, made.space, &made.codec, made.initial, teacher});
+  Coordinator machine({"plan", 1, {}, made.space, &made.sum, made.initial, teacher});
   const auto effects = machine.step(Said{"amber", Fetch{sha256(*teacher), 0, kChunkBytes}}, 0s);
   ASSERT_THAT(sent<Chunk>(effects, "amber"), SizeIs(1));
   EXPECT_EQ(sent<Chunk>(effects, "amber")[0].bytes, *teacher);
@@ -569,7 +570,7 @@ TEST(Coordinator, ANodeThatSendsWhatOnlyACoordinatorSendsIsCutAndTheOthersGoOn) 
 TEST(Coordinator, AnInitialModelOfTheWrongSizeIsABug) {
   Hall made({.rounds = 1});
   const auto start = [&](Blob initial) {
-    Coordinator machine({"plan", 1, {}, made.space, &made.codec, std::move(initial), nullptr});
+    Coordinator machine({"plan", 1, {}, made.space, &made.sum, std::move(initial), nullptr});
   };
   EXPECT_NO_THROW(start(made.initial));
   EXPECT_THROW(start(std::make_shared<const Bytes>(4)), std::logic_error);
