@@ -23,7 +23,7 @@ struct RingOptions {
   std::string statistics = "sum";     ///< of normalisation: sum (fixed point, exact) or keep (do not travel)
   int histograms = 0;  ///< of scores, among the totals; the coordinator fills it in: none for segmentation
   double noise = 0;  ///< standard deviation of all nodes' noise together, in steps of the quantiser
-  double beta = 0;   ///< > 0: rounding is repeated until the norm is below rounded_norm_bound (in 1/β tries or fewer)
+  double beta = 0;   ///< > 0: rounding is repeated until the norm is within rounded_norm_bound: 1/(1-β) tries
   template <class V>
   void visit(V& v) {
     v("bits", bits, Range{2, 20});

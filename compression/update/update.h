@@ -8,14 +8,14 @@ namespace preceptor::compression {
 /// How an update is coded for the wire, as data. Normalisation statistics go their own way:
 /// sparsifying or delaying them would leave a model whose statistics do not belong to its weights.
 struct UpdateOptions {
-  /// custom: the codecs below, stage by stage. secure: `ring` alone, whose sums are exact integers that masks
-  /// and noise may be added to; the coordinator learns totals only.
-  std::string profile = "custom";
   std::vector<CodecSettings> weights{{{"codec", "quantize"}, {"bits", "4"}}, {{"codec", "zstd"}}};
   std::vector<CodecSettings> statistics{{{"codec", "cast16"}, {"format", "fp16"}},
                                         {{"codec", "zstd"}}};
-  bool error_feedback = true;  ///< on weights; of custom
-  RingOptions ring{};          ///< of secure
+  bool error_feedback = true;  ///< on weights
+  /// The wire profile. custom: the codecs above, stage by stage. secure: `ring` alone, whose sums are exact
+  /// integers that masks and noise may be added to; the coordinator needs totals only.
+  std::string profile = "custom";
+  RingOptions ring{};
   template <class V>
   void visit(V& v) {
     v("profile", profile, OneOf{"custom", "secure"});
