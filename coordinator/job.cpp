@@ -90,6 +90,7 @@ Result<std::unique_ptr<Job>> Job::prepare(const JobOptions& options, const std::
   job->config_hash_ = hex(sha256(config));
   job->federation_ = &federation;
   job->out_ = out;
+  TRY(job->size_ring());
   // Every node would refuse the plan for it.
   if (options.distillation.from != "none")
     TRY(distill::check(options.distillation.loss, int(federation.consortium.test.classes.size()), /*in_rounds=*/true));
@@ -118,23 +119,29 @@ Result<std::unique_ptr<Job>> Job::prepare(const JobOptions& options, const std::
   return job;
 }
 
-/// The sum of the plan's wire profile; fills in what the secure profile derives from the federation's size.
-Result<void> Job::make_sum(const ParameterSpace& space) {
-  if (options_.update.profile != "secure") {
-    codec_.emplace(TRY(compression::UpdateCodec::create(options_.update, space)));
-    sum_ = std::make_unique<PlainSum>(*codec_, space.size());
-    return {};
-  }
+/// Fills in what the secure profile derives from the federation's size; refuses before anything trains.
+Result<void> Job::size_ring() {
+  if (options_.update.profile != "secure") return {};
   auto& ring = options_.update.ring;
   const auto& federation = options_.federation;
   if (ring.max_nodes == 0) ring.max_nodes = federation.cohort > 0 ? federation.cohort : federation.sites;
   if (ring.max_nodes < federation.quorum)
     return fail(Code::kInvalid, "update.ring.max_nodes: the sum needs room for federation.quorum = {} nodes, and {} are foreseen; set it, or federation.sites",
                 federation.quorum, ring.max_nodes);
+  ring.ring_bits = TRY(compression::ring_bits(ring));
   const auto& images = federation_->consortium.test;
   ring.histograms = images.segmentation ? 0 : int(compression::histograms_of(images.classes.size()));
-  ring_.emplace(TRY(compression::RingCodec::create(ring, space)));
-  ring = ring_->options();
+  return {};
+}
+
+/// The sum of the plan's wire profile.
+Result<void> Job::make_sum(const ParameterSpace& space) {
+  if (options_.update.profile != "secure") {
+    codec_.emplace(TRY(compression::UpdateCodec::create(options_.update, space)));
+    sum_ = std::make_unique<PlainSum>(*codec_, space.size());
+    return {};
+  }
+  ring_.emplace(TRY(compression::RingCodec::create(options_.update.ring, space)));
   sum_ = std::make_unique<SecureSum>(*ring_, options_.seed);
   return {};
 }

@@ -70,6 +70,7 @@ class Job {
 
  private:
   Job() = default;
+  Result<void> size_ring();
   Result<void> make_sum(const ParameterSpace& space);
   JobOptions options_;
   Plan plan_;

@@ -16,6 +16,8 @@ std::int64_t round_stochastically(double value, std::uint32_t coin) {
   return std::int64_t(low) + (double(coin) < (value - low) * 0x1p32);
 }
 
+std::uint32_t quantiser_limit(int bits) { return (std::uint32_t{1} << (bits - 1)) - 1; }
+
 std::size_t count_kept(std::size_t floats, double keep) {
   return std::min(floats, std::size_t(std::ceil(keep * double(floats))));
 }
@@ -72,7 +74,7 @@ RingCodec::RingCodec(const RingOptions& options, const ParameterSpace& space)
     if (!is_statistic(piece.role)) add_piece(weights_, piece);
     else if (options.statistics == "sum") add_piece(statistics_, piece);
   }
-  limit_ = (std::uint32_t{1} << (options.bits - 1)) - 1;
+  limit_ = quantiser_limit(options.bits);
   floats_ = count_kept(weights_.size, options.keep);
   transform_ = RingTransform(floats_, std::size_t(options.chunk));
   scale_ = limit_ * std::sqrt(double(std::max<std::size_t>(weights_.size, 1))) /
@@ -82,24 +84,30 @@ RingCodec::RingCodec(const RingOptions& options, const ParameterSpace& space)
   for (double reach = 1; (reach - 1) / 2 < kStatisticsSteps; reach *= base) ++digits_;
 }
 
-Result<RingCodec> RingCodec::create(const RingOptions& options, const ParameterSpace& space) {
+Result<int> ring_bits(const RingOptions& options) {
   if (options.max_nodes < 1)
     return fail(Code::kInvalid, "ring: max_nodes says how many nodes a sum may have; it is {}",
                 options.max_nodes);
   if (options.chunk & (options.chunk - 1))
     return fail(Code::kInvalid, "ring: chunk is a power of two, and {} is not", options.chunk);
-  RingCodec codec(options, space);
-  if (codec.weights_.size == 0) return fail(Code::kInvalid, "ring: the model has no weights");
-  const double room = double(options.max_nodes) * codec.limit_ + 6 * options.noise;
+  const auto limit = quantiser_limit(options.bits);
+  const double room = double(options.max_nodes) * limit + 6 * options.noise;
   int needed = 2;
   while (needed <= 32 && std::ldexp(1.0, needed - 1) <= room) ++needed;
   if (needed > 32 || (options.ring_bits > 0 && options.ring_bits < needed))
     return fail(Code::kInvalid,
                 "ring: {} nodes of ±{} each and noise of 6·{} add up to {:.0f}, for which {} bits "
                 "are needed (2^(r-1) > {:.0f}); ring_bits is {} and at most 32",
-                options.max_nodes, codec.limit_, options.noise, room, needed, room,
+                options.max_nodes, limit, options.noise, room, needed, room,
                 options.ring_bits);
-  if (options.ring_bits == 0) codec.options_.ring_bits = needed;
+  return options.ring_bits > 0 ? options.ring_bits : needed;
+}
+
+Result<RingCodec> RingCodec::create(const RingOptions& options, const ParameterSpace& space) {
+  auto filled = options;
+  filled.ring_bits = TRY(compression::ring_bits(options));
+  RingCodec codec(filled, space);
+  if (codec.weights_.size == 0) return fail(Code::kInvalid, "ring: the model has no weights");
   return codec;
 }
 

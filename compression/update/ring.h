@@ -43,6 +43,10 @@ struct RingOptions {
   }
 };
 
+/// r: as given, or the smallest for max_nodes. Error: kInvalid, with the numbers, unless
+/// 2^(r-1) > max_nodes·Q + 6·noise (a site's weight scales by at most 1). Needs no model.
+Result<int> ring_bits(const RingOptions& options);
+
 /// L2 norm that stochastic rounding leaves a vector [d] of norm c with, all in steps of the
 /// quantiser: at most c + √d, and below the second term except with probability β (Kairouz 2021,
 /// arXiv:2102.06387, eq. 1). beta = 0: the first alone.
@@ -73,8 +77,7 @@ class RingCodec {
  public:
   static constexpr double kStatisticsClip = 1024;
 
-  /// Error: kInvalid, with the numbers, unless 2^(r-1) > max_nodes·Q + 6·noise (a weight is at
-  /// most 1).
+  /// Error: kInvalid, as of ring_bits, or for a model without weights.
   static Result<RingCodec> create(const RingOptions& options, const ParameterSpace& space);
 
   const RingOptions& options() const { return options_; }  ///< with ring_bits filled in
