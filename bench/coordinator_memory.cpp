@@ -85,7 +85,7 @@ std::uint64_t run_coordinator(const Setting& s, transport::StreamLink& link, con
   options.rounds = rounds;
   options.sites = options.quorum = sites;
   auto plan = s.plan;
-  coordinator::Coordinator machine({write_options(plan), 1, options, model.space(), &sum, std::make_shared<const Bytes>(bytes.begin(), bytes.end()), nullptr});
+  coordinator::Coordinator machine({write_options(plan), 1, options, model.space(), &sum, nullptr, std::make_shared<const Bytes>(bytes.begin(), bytes.end()), nullptr});
   std::vector<coordinator::Event> events;
   bool over = false;
   while (!over) {

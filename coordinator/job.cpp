@@ -102,10 +102,12 @@ Result<std::unique_ptr<Job>> Job::prepare(const JobOptions& options, const std::
   if (job->derived_->teacher && job->derived_->teacher->model() && job->derived_->teacher_is_new)
     TRY(models::save_model(out / "teacher.safetensors", *job->derived_->teacher->model(), origin));
   TRY(job->make_sum(student.space()));
+  if (options.federation.downlink.mode == "delta")
+    job->downlink_.emplace(TRY(compression::ModelDelta::create(options.federation.downlink, student.space())));
 
   auto& plan = job->plan_;
   plan = Plan{options.job, options.seed, options.federation.rounds, student.spec(), options.training, options.distillation,
-              job->options_.update, {}, options.personalise_epochs};
+              job->options_.update, {}, options.personalise_epochs, options.federation.downlink};
   transport::Blob teacher;
   if (options.distillation.from == "teacher") {
     if (!job->derived_->teacher || !job->derived_->teacher->model())
@@ -115,7 +117,7 @@ Result<std::unique_ptr<Job>> Job::prepare(const JobOptions& options, const std::
     plan.teacher = {hex(sha256(*teacher)), teacher->size(), model.spec()};
   }
   job->machine_ = std::make_unique<Coordinator>(Coordinator::Job{write_options(plan), options.seed, options.federation, student.space(),
-                                                                 job->sum_.get(), blob_of(student), teacher});
+                                                                 job->sum_.get(), job->downlink_ ? &*job->downlink_ : nullptr, blob_of(student), teacher});
   return job;
 }
 

@@ -81,6 +81,7 @@ class Job {
   std::optional<compression::UpdateCodec> codec_;  ///< of the custom profile
   std::optional<compression::RingCodec> ring_;     ///< of the secure one
   std::unique_ptr<RoundSum> sum_;
+  std::optional<compression::ModelDelta> downlink_;  ///< of downlink.mode: delta
   std::unique_ptr<Coordinator> machine_;
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
   std::uint64_t accepted_updates_ = 0;

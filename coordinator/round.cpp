@@ -18,9 +18,9 @@ void append(Round::Sends& sends, Round::Sends more) {
 
 }  // namespace
 
-Round::Round(std::uint32_t number, Cohort cohort, const RoundOptions& options, const Digest& digest, std::uint64_t model_bytes,
-             const Digest& architecture, RoundSum& sum, Time now)
-    : options_(options), model_(digest), architecture_(architecture), model_bytes_(model_bytes), sum_(sum) {
+Round::Round(std::uint32_t number, Cohort cohort, const RoundOptions& options, const Downlink& model, const Digest& architecture,
+             RoundSum& sum, Time now)
+    : options_(options), model_(model), architecture_(architecture), sum_(sum) {
   record_.round = number;
   record_.started = now;
   sum_.begin(number);
@@ -38,7 +38,8 @@ Round::Sends Round::invite(Time now) const {
 
 Round::Sends Round::invite(const std::string& peer, Time now) const {
   const auto left = std::max(deadline() - now, Time(0));
-  return {{peer, RoundStart{record_.round, model_, model_bytes_, architecture_, std::uint64_t(left.count())}}};
+  return {{peer, RoundStart{record_.round, model_.digest(), model_.model()->size(), architecture_, std::uint64_t(left.count()),
+                            model_.patches()}}};
 }
 
 Result<void> Round::admit(const Site& site, const UpdateOffer& offer) const {

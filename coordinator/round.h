@@ -4,6 +4,7 @@
 #include <variant>
 
 #include "common/clock.h"
+#include "coordinator/downlink.h"
 #include "coordinator/options.h"
 #include "coordinator/round_sum.h"
 #include "transport/transfer.h"
@@ -37,9 +38,9 @@ class Round {
   };
   using Sends = std::vector<Send>;
 
-  /// model: what the cohort trains from; must outlive the round. Its digest is `digest`.
-  Round(std::uint32_t number, Cohort cohort, const RoundOptions& options, const Digest& digest, std::uint64_t model_bytes,
-        const Digest& architecture, RoundSum& sum, Time now);
+  /// model: what the cohort trains from. It and the sum must outlive the round.
+  Round(std::uint32_t number, Cohort cohort, const RoundOptions& options, const Downlink& model, const Digest& architecture, RoundSum& sum,
+        Time now);
 
   /// Invitations to the whole cohort, or to one site that came back.
   Sends invite(Time now) const;
@@ -78,8 +79,8 @@ class Round {
   void judge_sum();
 
   RoundOptions options_;
-  Digest model_, architecture_;
-  std::uint64_t model_bytes_;
+  const Downlink& model_;
+  Digest architecture_;
   RoundSum& sum_;
   std::map<std::string, Site> sites_;
   std::vector<std::string> queue_;

@@ -103,8 +103,8 @@ std::vector<Effect> find(const Effects& effects) {
 class FakeSite {
  public:
   FakeSite(std::string name, std::uint64_t samples, const compression::UpdateCodec& codec,
-           const compression::RingCodec* ring = nullptr)
-      : name_(std::move(name)), samples_(samples), codec_(&codec), ring_(ring) {}
+           const compression::RingCodec* ring = nullptr, const compression::ModelDelta* delta = nullptr)
+      : name_(std::move(name)), samples_(samples), codec_(&codec), ring_(ring), delta_(delta) {}
 
   transport::Message hello() const { return transport::Hello{.train_samples = samples_}; }
 
@@ -114,18 +114,18 @@ class FakeSite {
     if (const auto* start = std::get_if<RoundStart>(&message)) return begin(*start);
     if (const auto* finish = std::get_if<Finish>(&message)) {
       finish_ = *finish;
-      receiver_.emplace(finish->model, finish->model_bytes);
-      return ask();
+      return get(finish->model, finish->model_bytes, finish->patches);
     }
     if (const auto* fetch = std::get_if<Fetch>(&message)) {
       if (auto chunk = shelf_.serve(*fetch)) return {std::move(*chunk)};
       return {};
     }
     if (const auto* chunk = std::get_if<Chunk>(&message); chunk && receiver_) {
+      fetched += chunk->bytes.size();
       EXPECT_TRUE(receiver_->accept(*chunk));
       if (!receiver_->complete()) return ask();
-      const auto model = receiver_->take();
-      receiver_.reset();
+      if (!arrived()) return ask();
+      const auto& model = held_;
       if (lazy && !finish_) return {};
       return finish_ ? std::vector<Message>{report()} : std::vector<Message>{train(model)};
     }
@@ -140,12 +140,40 @@ class FakeSite {
   std::string goodbye;
   bool poisoned = false;  ///< its updates hold a value that is not finite
   bool lazy = false;      ///< fetches, but never offers
+  std::uint64_t fetched = 0;  ///< bytes of models and patches
+  int whole = 0, patches = 0;  ///< how often each was fetched
 
  private:
   std::vector<transport::Message> begin(const transport::RoundStart& start) {
     start_ = start;
-    receiver_.emplace(start.model, start.model_bytes);
+    return get(start.model, start.model_bytes, start.patches);
+  }
+  /// The model that is promised: by patches from the one that is here, or whole.
+  std::vector<transport::Message> get(const Digest& model, std::uint64_t bytes, const std::vector<transport::ModelPatch>& offered) {
+    promised_ = model;
+    const auto first = held_.empty() ? offered.end() : std::ranges::find(offered, sha256(held_), &transport::ModelPatch::base);
+    todo_.assign(first, offered.end());
+    if (todo_.empty()) receiver_.emplace(model, bytes), ++whole;
+    else receiver_.emplace(todo_.front().delta, todo_.front().bytes);
     return ask();
+  }
+  /// Takes what the receiver has; false: the next patch is to be asked for.
+  bool arrived() {
+    auto bytes = receiver_->take();
+    receiver_.reset();
+    if (todo_.empty()) {
+      held_ = std::move(bytes);
+    } else {
+      ++patches;
+      EXPECT_TRUE(delta_->apply(bytes, {reinterpret_cast<float*>(held_.data()), held_.size() / sizeof(float)}));
+      todo_.pop_front();
+      if (!todo_.empty()) {
+        receiver_.emplace(todo_.front().delta, todo_.front().bytes);
+        return false;
+      }
+    }
+    EXPECT_EQ(sha256(held_), promised_) << name_ << " has another model than the coordinator";
+    return true;
   }
   std::vector<transport::Message> ask() {
     std::vector<transport::Message> fetches;
@@ -175,6 +203,10 @@ class FakeSite {
   std::uint64_t samples_;
   const compression::UpdateCodec* codec_;
   const compression::RingCodec* ring_;
+  const compression::ModelDelta* delta_;
+  Bytes held_;  ///< the last model
+  Digest promised_{};
+  std::deque<transport::ModelPatch> todo_;
   transport::BlobShelf shelf_;
   transport::RoundStart start_;
   std::optional<transport::Finish> finish_;

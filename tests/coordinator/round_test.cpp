@@ -39,7 +39,7 @@ class RoundTest : public testing::Test {
 
   Round round_of(Cohort cohort, RoundOptions options = {}) {
     options.deadline = 100s;
-    return Round(3, std::move(cohort), options, model, 1234, space.architecture_hash(), sum, start);
+    return Round(3, std::move(cohort), options, downlink, space.architecture_hash(), sum, start);
   }
   Gift gift(Bytes update, std::uint64_t samples, double loss = 0.5) const {
     Gift made;
@@ -88,7 +88,9 @@ class RoundTest : public testing::Test {
   ParameterSpace space;
   compression::UpdateCodec codec = made_codec(space);
   PlainSum sum{codec, space.size()};
-  const Digest model = sha256("the model");
+  transport::BlobShelf shelf;
+  const Downlink downlink{nullptr, 1, shelf, std::make_shared<const Bytes>(1234, std::byte{1})};
+  const Digest model = downlink.digest();
   const Time start = 1000s, end = 1100s;
 };
 

@@ -98,7 +98,7 @@ TEST(Simulation, TheSecureProfilesModelIsNearTheOneOfFloats) {
   auto secure = floats;
   for (const auto* more : {"update.profile=secure", "update.ring.bits=20", "update.ring.clip=20", "update.ring.weight_cap=100"}) secure.push_back(more);
   const auto a = run(floats), b = run(secure);
-  const auto load = [](const Run& done, const char* file) { return models::load_model(done.file(file))->model.store(); };
+  const auto load = [](const auto& done, const char* file) { return models::load_model(done.file(file))->model.store(); };
   const auto start = load(a, "student.safetensors"), plain = load(a, "model.safetensors"), ring = load(b, "model.safetensors");
   double moved = 0, apart = 0;
   for (std::size_t i = 0; i < plain.size(); ++i) {
