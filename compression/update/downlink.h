@@ -6,11 +6,11 @@ namespace preceptor::compression {
 /// How the new global model reaches nodes that have an older one.
 struct DownlinkOptions {
   std::string mode = "full";  ///< full: all of it, every round; delta: what changed, quantised
-  int bits = 8;               ///< of a weight's change in delta: 2, 4, 8; statistics travel as fp32
+  int bits = 8;               ///< of a weight's change in delta: 4 or 8; statistics travel as fp32
   template <class V>
   void visit(V& v) {
     v("mode", mode, OneOf{"full", "delta"});
-    v("bits", bits, Range{2, 8});
+    v("bits", bits, Range{4, 8});  // 2 stochastic bits lose more than they carry: error feedback would grow without end
   }
 };
 

@@ -35,8 +35,8 @@ std::span<const float> floats_of(const Blob& blob) {
 /// direction keep their order; which lane moves next is drawn from a seed.
 class Hall {
  public:
-  explicit Hall(RoundOptions options, std::uint64_t order = 1, bool secure = false)
-      : space(made_space(options.downlink.mode == "delta" ? 2000 : 64)), order_(order, "hall") {
+  explicit Hall(RoundOptions options, std::uint64_t order = 1, bool secure = false, std::int64_t floats = 64)
+      : space(made_space(floats)), order_(order, "hall") {
     if (secure) secret_sum.emplace(ring, 1);
     if (options.downlink.mode == "delta") delta.emplace(compression::ModelDelta::create(options.downlink, space).value());
     options.deadline = 100s;
@@ -259,7 +259,7 @@ RoundOptions by_delta(int bits) {
 }
 
 TEST(Coordinator, ModelsTravelAsPatchesAndEverySiteHasTheCoordinatorsModelToTheBit) {
-  Hall hall(by_delta(8));
+  Hall hall(by_delta(8), 1, false, 2000);
   for (const auto* name : {"amber", "birch"}) hall.connect(name);
   hall.run();  // FakeSite compares the hash of each model
   for (const auto& [name, site] : hall.sites) {
@@ -270,7 +270,7 @@ TEST(Coordinator, ModelsTravelAsPatchesAndEverySiteHasTheCoordinatorsModelToTheB
 }
 
 TEST(Coordinator, ASiteThatMissedARoundFetchesBothPatches) {
-  Hall hall(by_delta(8));
+  Hall hall(by_delta(8), 1, false, 2000);
   hall.connect("amber");
   auto& birch = hall.connect("birch");
   hall.run_rounds(2);
@@ -287,7 +287,7 @@ TEST(Coordinator, ASiteThatMissedARoundFetchesBothPatches) {
 TEST(Coordinator, ANewSiteAndOneThatMissedTooMuchFetchTheWholeModel) {
   auto options = by_delta(8);
   options.rounds = 10;
-  Hall hall(options);
+  Hall hall(options, 1, false, 2000);
   hall.connect("amber");
   auto& birch = hall.connect("birch");
   hall.run_rounds(1);
@@ -303,7 +303,7 @@ TEST(Coordinator, ANewSiteAndOneThatMissedTooMuchFetchTheWholeModel) {
 
 TEST(Coordinator, WhatAPatchLosesIsInTheNextOne) {
   const auto run = [](RoundOptions options) {
-    Hall hall(options);
+    Hall hall(options, 1, false, 2000);
     for (const auto* name : {"amber", "birch"}) hall.connect(name);
     hall.run();
     const auto values = floats_of(hall.machine->model());
@@ -311,15 +311,15 @@ TEST(Coordinator, WhatAPatchLosesIsInTheNextOne) {
   };
   auto whole = by_delta(8);
   whole.downlink.mode = "full";
-  // Sites pull every value towards zero by a tenth a round: what two bits lost of it must not be lost for good.
-  const auto exact = run(whole), coarse = run(by_delta(2)), fine = run(by_delta(8));
+  // Sites pull every value towards zero by a tenth a round: what four bits lost of it must not be lost for good.
+  const auto exact = run(whole), coarse = run(by_delta(4)), fine = run(by_delta(8));
   const auto apart = [&](const std::vector<float>& other) {
     double most = 0;
     for (std::size_t i = 0; i < exact.size(); ++i) most = std::max(most, std::abs(double(other[i]) - exact[i]));
     return most;
   };
   EXPECT_GT(apart(coarse), 0);
-  EXPECT_LT(apart(coarse), 0.06) << "one round's step of two bits, not six of them";
+  EXPECT_LT(apart(coarse), 0.01) << "one round's step of four bits, not six of them";
   EXPECT_LT(apart(fine), 1e-3);
 }
 
