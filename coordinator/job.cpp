@@ -28,9 +28,15 @@ Json to_json(const RoundRecord& r) {
           {"missing", r.missing},   {"samples", r.samples},     {"cohort_samples", r.cohort_samples},
           {"train_loss", r.train_loss}, {"seconds", double((r.ended - r.started).count()) / 1000}};
   if (!r.refused.empty()) json["refused"] = r.refused;
+  json["fidelity"] = Json::array();
+  for (const auto& stage : r.fidelity)
+    json["fidelity"].push_back({{"stage", stage.stage}, {"cosine", stage.cosine}, {"norm_ratio", stage.norm_ratio}});
   if (r.pooled_auc) json["pooled_auc"] = *r.pooled_auc;
   return json;
 }
+
+/// Cosine of an update with the true one below which a stage of the codec gets a warning.
+constexpr double kDestroyed = 0.1;
 
 template <class Estimate>
 void put(Json& json, const std::string& name, const Estimate* estimate) {
@@ -163,6 +169,10 @@ Result<void> Job::commit(const Evaluate& evaluate, const WireBytes& bytes) {
   std::ofstream file(out_ / "rounds.jsonl", std::ios::app);
   file << json.dump() << "\n";
   if (!file.flush()) return fail(Code::kIo, "cannot write {}: is the disk full?", (out_ / "rounds.jsonl").string());
+  for (const auto& stage : record.fidelity)
+    if (record.round == 1 && stage.cosine < kDestroyed)
+      spdlog::warn("update codec: after stage '{}' an update has a cosine of {:.3f} with the true one: little of what the sites learn arrives; "
+                   "loosen that stage", stage.stage, stage.cosine);
   std::string text;
   if (!record.refused.empty()) text += "; the sum is refused: " + record.refused;
   for (const auto& [site, why] : record.missing) text += fmt::format("; {}: {}", site, why);

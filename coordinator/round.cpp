@@ -177,6 +177,33 @@ void Round::judge_sum() {
   } else if (*told) {
     record_.train_loss = (*told)->train_loss;
     record_.pooled_auc = (*told)->pooled_auc;
+    record_.fidelity = (*told)->fidelity;
+  } else {
+    average_fidelity();
+  }
+}
+
+/// Of the offers that say the same stages as the first.
+void Round::average_fidelity() {
+  const std::vector<transport::StageFidelity>* first = nullptr;
+  double sites = 0;
+  for (const auto& [name, site] : sites_) {
+    if (site.state != State::kAccepted) continue;
+    const auto& said = site.offer->fidelity;
+    if (!first) {
+      first = &said;
+      for (const auto& stage : said) record_.fidelity.push_back({stage.stage, 0, 0});
+    }
+    if (!std::ranges::equal(said, *first, {}, &transport::StageFidelity::stage, &transport::StageFidelity::stage)) continue;
+    ++sites;
+    for (std::size_t i = 0; i < said.size(); ++i) {
+      record_.fidelity[i].cosine += said[i].cosine;
+      record_.fidelity[i].norm_ratio += said[i].norm_ratio;
+    }
+  }
+  for (auto& stage : record_.fidelity) {
+    stage.cosine /= sites;
+    stage.norm_ratio /= sites;
   }
 }
 

@@ -23,6 +23,7 @@ struct RoundRecord {
   std::uint64_t samples = 0, cohort_samples = 0;
   double train_loss = 0;  ///< sample-weighted mean of the accepted sites'
   std::string refused;    ///< why the sum as a whole was refused, which makes the round void; "": it was not
+  std::vector<compression::Fidelity> fidelity;  ///< of each stage of the codec, mean over the accepted sites
   std::optional<double> pooled_auc;  ///< of the model the round began with, where the sites' totals tell
   Time started{0}, ended{0};
 };
@@ -77,6 +78,7 @@ class Round {
   Sends finish_upload(const std::string& peer, Site& site);
   Sends start_uploads();
   void judge_sum();
+  void average_fidelity();
 
   RoundOptions options_;
   const Downlink& model_;

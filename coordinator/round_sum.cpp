@@ -23,8 +23,8 @@ void SecureSum::begin(std::uint32_t round) {
 }
 
 Result<void> SecureSum::admit(const UpdateOffer& offer, std::uint64_t) const {
-  if (offer.samples != 0 || offer.train_loss != 0)
-    return fail(Code::kRefused, "it states its images or its loss in the clear; in the secure profile both are summed unseen");
+  if (offer.samples != 0 || offer.train_loss != 0 || !offer.fidelity.empty())
+    return fail(Code::kRefused, "it states its images, loss or fidelity in the clear; in the secure profile they are summed unseen");
   if (offer.update_bytes != codec_->size())
     return fail(Code::kRefused, "{} bytes; an update of this job has exactly {}", offer.update_bytes, codec_->size());
   return {};
@@ -40,7 +40,13 @@ Result<void> SecureSum::fold(std::span<const std::byte> update, std::uint64_t, d
 Result<std::optional<RoundSum::Told>> SecureSum::close() {
   auto closed = TRY(sum_.close(at_));
   mean_ = std::move(closed.mean);
-  return Told{closed.totals.mean_loss(), compression::pooled_auc(closed.totals.scores)};
+  Told told{closed.totals.mean_loss(), compression::pooled_auc(closed.totals.scores), {}};
+  const auto names = codec_->stages();
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    const auto& sum = closed.totals.fidelity[i];
+    told.fidelity.push_back({names[i], sum.cosine / double(sum_.nodes()), sum.norm_ratio / double(sum_.nodes())});
+  }
+  return told;
 }
 
 void SecureSum::apply(std::span<float> model, double rate) const {

@@ -23,6 +23,7 @@ class RoundSum {
   struct Told {
     double train_loss = 0;
     std::optional<double> pooled_auc;  ///< of the model that the round began with, on all validation splits together
+    std::vector<compression::Fidelity> fidelity;  ///< mean over sites
   };
   /// Judges the whole sum; needs at least one update. Error: kRefused, then the round is void.
   virtual Result<std::optional<Told>> close() = 0;

@@ -101,14 +101,18 @@ Result<Trained> train_round(Workbench& bench, SiteState& site, const Train& task
   }
   site.pending = site.feedback;
   if (!ring) {
-    auto update = TRY(bench.codec().encode(delta, RandomStream(seed, "update", {task.round}).bits64(), site.pending));
-    return Trained{task.round, std::move(update), outcome.loss, ""};
+    const auto update_seed = RandomStream(seed, "update", {task.round}).bits64();
+    std::vector<transport::StageFidelity> fidelity;
+    for (const auto& stage : bench.codec().fidelity(delta, update_seed, site.feedback))
+      fidelity.push_back({stage.stage, stage.cosine, stage.norm_ratio});
+    return Trained{task.round, TRY(bench.codec().encode(delta, update_seed, site.pending)), outcome.loss, "", std::move(fidelity)};
   }
+  auto totals = totals_of(*ring, *site.data, outcome.loss, scores);
   compression::RingUpdate secret;
-  secret.words = TRY(ring->encode(delta, site.data->train.size(), {plan.seed, task.round},
-                                  RandomStream(seed, "rounding", {task.round}), site.pending));
-  secret.totals = totals_of(*ring, *site.data, outcome.loss, scores).encode();
-  return Trained{task.round, ring->pack(secret), 0, "", /*totals_only=*/true};
+  secret.words = TRY(ring->encode(delta, site.data->train.size(), {plan.seed, task.round}, RandomStream(seed, "rounding", {task.round}),
+                                  site.pending, &totals.fidelity));
+  secret.totals = totals.encode();
+  return Trained{task.round, ring->pack(secret), 0, "", {}, /*totals_only=*/true};
 }
 
 }  // namespace

@@ -182,7 +182,7 @@ void Session::trained(Trained& answer) {
   auto blob = std::make_shared<const Bytes>(std::move(answer.update));
   const auto size = blob->size();
   offer_ = UpdateOffer{answer.round, outbox_.put(std::move(blob)), size, round_->architecture, answer.totals_only ? 0 : train_samples_,
-                       answer.totals_only ? 0 : answer.train_loss};
+                       answer.totals_only ? 0 : answer.train_loss, std::move(answer.fidelity)};
   phase_ = Phase::kOffering;
   if (next_round_ || finish_) return settle(false, "the round closed without it");
   send(*offer_);

@@ -26,7 +26,8 @@ struct Trained {  ///< answer to Train
   Bytes update;   ///< empty: training failed, `why` says why
   double train_loss = 0;
   std::string why;
-  bool totals_only = false;  ///< weight and loss are inside the update, where only their sums can be read: the offer says neither
+  std::vector<transport::StageFidelity> fidelity{};  ///< of each stage of the codec
+  bool totals_only = false;  ///< weight, loss and fidelity are inside the update, where only their sums can be read: the offer says none
 };
 struct Patched {  ///< answer to Patch
   transport::Blob model;  ///< null: what came out is not the model that was promised

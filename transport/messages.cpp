@@ -51,8 +51,12 @@ void serialize(A& a, Chunk& m) {
   a(m.blob, m.offset, capped(m.bytes, kChunkBytes));
 }
 template <class A>
+void serialize(A& a, StageFidelity& m) {
+  a(capped(m.stage, kMaxName), m.cosine, m.norm_ratio);
+}
+template <class A>
 void serialize(A& a, UpdateOffer& m) {
-  a(m.round, m.update, m.update_bytes, m.architecture, m.samples, m.train_loss);
+  a(m.round, m.update, m.update_bytes, m.architecture, m.samples, m.train_loss, capped(m.fidelity, kMaxStages));
 }
 template <class A>
 void serialize(A& a, Accepted& m) {

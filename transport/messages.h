@@ -13,7 +13,7 @@
 /// against the bytes that are there, caps every text and list, and refuses what is left over.
 namespace preceptor::transport {
 
-inline constexpr std::uint16_t kProtocolMinor = 3;  ///< 2: SiteReport has Dice; 3: model patches; both sides must be the same
+inline constexpr std::uint16_t kProtocolMinor = 3;  ///< 2: SiteReport has Dice; 3: model patches, fidelity; both sides must be the same
 inline constexpr std::size_t kChunkBytes = 256 << 10;   ///< of a blob, in one Chunk
 inline constexpr std::size_t kMaxText = 1 << 20;        ///< a plan; other texts are shorter
 inline constexpr std::size_t kMaxName = 256;
@@ -58,7 +58,14 @@ struct Chunk {
   std::uint64_t offset = 0;
   Bytes bytes;
 };
-/// node → coordinator: an update is ready to be fetched.
+/// What a stage of the node's codec left of the update: compression::Fidelity on the wire.
+struct StageFidelity {
+  std::string stage;
+  double cosine = 0, norm_ratio = 0;
+};
+inline constexpr std::size_t kMaxStages = 16;
+/// node → coordinator: an update is ready to be fetched. Weight, loss and fidelity are 0 or empty where the plan
+/// lets nothing but sums be read.
 struct UpdateOffer {
   std::uint32_t round = 0;
   Digest update{};
@@ -66,6 +73,7 @@ struct UpdateOffer {
   Digest architecture{};
   std::uint64_t samples = 0;  ///< weight in the mean
   double train_loss = 0;
+  std::vector<StageFidelity> fidelity{};
 };
 /// coordinator → node: the update is in the sum.
 struct Accepted {

@@ -173,13 +173,14 @@ void RingCodec::encode_statistics(std::span<const float> values, double share,
 
 Result<std::vector<std::uint32_t>> RingCodec::encode(std::span<const float> delta,
                                                      std::uint64_t samples, const RingRound& round,
-                                                     RandomStream rounding,
-                                                     ErrorFeedback& memory) const {
+                                                     RandomStream rounding, ErrorFeedback& memory,
+                                                     std::vector<Fidelity>* fidelity) const {
   if (!std::ranges::all_of(delta, [](float x) { return std::isfinite(x); }))
     return fail(Code::kInvalid, "the update has a value that is not finite: training diverged");
   auto values = gather(weights_, delta);
   if (options_.error_feedback && memory.memory().size() == values.size())
     for (std::size_t i = 0; i < values.size(); ++i) values[i] += memory.memory()[i];
+  const auto truth = fidelity ? values : std::vector<float>();
   clip(values, options_.clip);
   const double share = double(weight_of(samples)) / double(max_weight());
   std::vector<std::uint32_t> words(this->words());
@@ -190,8 +191,15 @@ Result<std::vector<std::uint32_t>> RingCodec::encode(std::span<const float> delt
   round_weights(sent, round, rounding, std::span(words).first(rotated()));
   encode_statistics(gather(statistics_, delta), share, rounding,
                     std::span(words).subspan(rotated()));
+  if (!fidelity && !options_.error_feedback) return words;
+  const auto arrived = decode_weights(words, share, round);
+  if (fidelity) {
+    *fidelity = {measure_fidelity("clip", truth, values)};
+    if (floats_ < weights_.size)
+      fidelity->push_back(measure_fidelity("random-k", truth, spread(sent, round, 1 / share)));
+    fidelity->push_back(measure_fidelity("round", truth, arrived));
+  }
   if (options_.error_feedback) {
-    const auto arrived = decode_weights(words, share, round);
     for (std::size_t i = 0; i < values.size(); ++i) values[i] -= arrived[i];
     memory.restore(std::move(values));
   }
@@ -206,22 +214,31 @@ Bytes RingCodec::pack(const RingUpdate& update) const {
   return bytes;
 }
 
+std::vector<std::string> RingCodec::stages() const {
+  if (floats_ == weights_.size) return {"clip", "round"};
+  return {"clip", "random-k", "round"};
+}
+
+std::vector<float> RingCodec::spread(std::span<const float> sent, const RingRound& round,
+                                     double factor) const {
+  if (!options_.error_feedback) factor *= double(weights_.size) / double(floats_);
+  const auto indices = kept(round);
+  std::vector<float> all(weights_.size);
+  for (std::size_t i = 0; i < sent.size(); ++i)
+    all[indices.empty() ? i : indices[i]] = float(factor * sent[i]);
+  return all;
+}
+
 std::vector<float> RingCodec::decode_weights(std::span<const std::uint32_t> sum, double share,
                                              const RingRound& round) const {
   std::vector<float> sent(floats_);
-  const double unbiased =
-      options_.error_feedback ? 1 : double(weights_.size) / double(floats_);
-  const double step = unbiased / (scale_ * share);
+  const double step = 1 / (scale_ * share);
   transform_.inverse(sent, round.seed, round.round,
                      [&](std::size_t offset, std::span<float> chunk) {
                        for (std::size_t i = 0; i < chunk.size(); ++i)
                          chunk[i] = float(step * centred(sum[offset + i]));
                      });
-  const auto indices = kept(round);
-  if (indices.empty()) return sent;
-  std::vector<float> all(weights_.size);
-  for (std::size_t i = 0; i < indices.size(); ++i) all[indices[i]] = sent[i];
-  return all;
+  return floats_ == weights_.size ? sent : spread(sent, round, 1);
 }
 
 std::vector<float> RingCodec::decode(std::span<const std::uint32_t> sum, std::uint64_t weight,

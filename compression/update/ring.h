@@ -83,7 +83,10 @@ class RingCodec {
   const RingOptions& options() const { return options_; }  ///< with ring_bits filled in
   std::size_t words() const { return transform_.size() + statistics_.size * digits_; }
   std::size_t rotated() const { return transform_.size(); }  ///< words that are not statistics
-  std::size_t totals() const { return Totals::words(histograms()); }
+  std::size_t totals() const { return layout().words(); }
+  Totals::Layout layout() const { return {stages().size(), histograms()}; }
+  /// Of the fidelity meter: clip, then random-k where few coordinates travel, then round.
+  std::vector<std::string> stages() const;
   std::size_t histograms() const { return std::size_t(options_.histograms); }
   std::size_t packed_words() const;  ///< bytes of packed words
   std::size_t size() const { return packed_words() + 8 * totals(); }  ///< bytes of an update
@@ -96,10 +99,12 @@ class RingCodec {
   std::uint64_t max_weight() const;
 
   /// delta: [space.size()]. `rounding` is the node's own, never shared. memory: of error feedback;
-  /// unused where the options say so. Error: kInvalid, when a value is not finite.
+  /// unused where the options say so. fidelity: filled with each stage's, unless null. Error:
+  /// kInvalid, when a value is not finite.
   Result<std::vector<std::uint32_t>> encode(std::span<const float> delta, std::uint64_t samples,
                                             const RingRound& round, RandomStream rounding,
-                                            ErrorFeedback& memory) const;
+                                            ErrorFeedback& memory,
+                                            std::vector<Fidelity>* fidelity = nullptr) const;
   Bytes pack(const RingUpdate& update) const;
 
   /// The mean update [space.size()], zero where nothing travels, from the sum of words modulo 2^r
@@ -124,6 +129,8 @@ class RingCodec {
                      std::span<std::uint32_t> words) const;
   void encode_statistics(std::span<const float> values, double share, RandomStream& random,
                          std::span<std::uint32_t> words) const;
+  /// What travels of `values`, back in its place, and made unbiased where decoding does that.
+  std::vector<float> spread(std::span<const float> sent, const RingRound& round, double factor) const;
   std::vector<float> decode_weights(std::span<const std::uint32_t> sum, double share,
                                     const RingRound& round) const;
   std::uint32_t ring(std::int64_t value) const {

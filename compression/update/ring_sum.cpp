@@ -19,7 +19,7 @@ std::vector<std::uint64_t> totals_of(const RingCodec& codec, std::span<const std
 /// `nodes` honest ones at most.
 Result<Totals> check_totals(const RingCodec& codec, std::span<const std::uint64_t> words,
                             std::size_t nodes) {
-  auto totals = TRY(Totals::decode(words, codec.histograms()));
+  auto totals = TRY(Totals::decode(words, codec.layout()));
   if (nodes == 0) return fail(Code::kRefused, "a sum of no update");
   if (totals.weight < nodes || totals.weight > nodes * codec.max_weight())
     return fail(Code::kRefused, "a weight of {} for {} nodes of 1 to {} each", totals.weight,

@@ -6,7 +6,9 @@
 namespace preceptor::compression {
 
 void ScoreHistogram::add(float score, bool is_positive) {
-  const auto bin = score >= 1 ? kBins - 1 : score > 0 ? std::size_t(score * float(kBins)) : 0;
+  double odds = score >= 1 ? kReach : -kReach;
+  if (score > 0 && score < 1) odds = std::log(double(score) / (1 - double(score)));
+  const auto bin = std::size_t((std::clamp(odds, -kReach, kReach) + kReach) / (2 * kReach) * kBins);
   ++(is_positive ? positive : negative)[std::min(bin, kBins - 1)];
 }
 
@@ -44,9 +46,13 @@ std::optional<double> pooled_auc(std::span<const ScoreHistogram> scores) {
 }
 
 std::vector<std::uint64_t> Totals::encode() const {
-  std::vector<std::uint64_t> words{weight, samples,
-                                   std::uint64_t(std::int64_t(std::llrint(loss * kScale)))};
-  words.reserve(Totals::words(scores.size()));
+  const auto fixed = [](double value) { return std::uint64_t(std::int64_t(std::llrint(value * kScale))); };
+  std::vector<std::uint64_t> words{weight, samples, fixed(loss)};
+  words.reserve(Layout{fidelity.size(), scores.size()}.words());
+  for (const auto& stage : fidelity) {
+    words.push_back(fixed(stage.cosine));
+    words.push_back(fixed(stage.norm_ratio));
+  }
   for (const auto& histogram : scores) {
     words.insert(words.end(), histogram.positive.begin(), histogram.positive.end());
     words.insert(words.end(), histogram.negative.begin(), histogram.negative.end());
@@ -54,19 +60,23 @@ std::vector<std::uint64_t> Totals::encode() const {
   return words;
 }
 
-Result<Totals> Totals::decode(std::span<const std::uint64_t> words, std::size_t histograms) {
-  if (words.size() != Totals::words(histograms))
-    return fail(Code::kCorrupt, "totals of {} words; {} histograms need {}", words.size(),
-                histograms, Totals::words(histograms));
+Result<Totals> Totals::decode(std::span<const std::uint64_t> words, const Layout& layout) {
+  if (words.size() != layout.words())
+    return fail(Code::kCorrupt, "totals of {} words; this job's have {}", words.size(),
+                layout.words());
+  const auto real = [](std::uint64_t word) { return double(std::int64_t(word)) / kScale; };
   Totals totals;
   totals.weight = words[0];
   totals.samples = words[1];
-  totals.loss = double(std::int64_t(words[2])) / kScale;
+  totals.loss = real(words[2]);
+  words = words.subspan(3);
+  for (std::size_t s = 0; s < layout.stages; ++s, words = words.subspan(2))
+    totals.fidelity.push_back({"", real(words[0]), real(words[1])});
   constexpr auto kBins = ScoreHistogram::kBins;
-  for (std::size_t h = 0; h < histograms; ++h) {
+  for (std::size_t h = 0; h < layout.histograms; ++h) {
     auto& histogram = totals.scores.emplace_back();
-    std::ranges::copy(words.subspan(3 + 2 * h * kBins, kBins), histogram.positive.begin());
-    std::ranges::copy(words.subspan(3 + (2 * h + 1) * kBins, kBins), histogram.negative.begin());
+    std::ranges::copy(words.subspan(2 * h * kBins, kBins), histogram.positive.begin());
+    std::ranges::copy(words.subspan((2 * h + 1) * kBins, kBins), histogram.negative.begin());
   }
   return totals;
 }

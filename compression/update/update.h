@@ -37,6 +37,11 @@ class UpdateCodec {
   Result<Bytes> encode(std::span<const float> delta, std::uint64_t seed,
                        ErrorFeedback& memory) const;
 
+  /// What each stage of the weights' codec leaves of the update that encode would be given. Its
+  /// truth has what `memory` adds.
+  std::vector<Fidelity> fidelity(std::span<const float> delta, std::uint64_t seed,
+                                 const ErrorFeedback& memory) const;
+
   /// Calls fold(offset in the flat model, floats) until every float was given exactly once. A
   /// broken byte may show only after some calls: look before you fold.
   using Fold = std::function<Result<void>(std::size_t, std::span<const float>)>;

@@ -46,6 +46,7 @@ inline Bytes secret(const compression::RingCodec& ring, std::span<const float> d
   totals.samples = samples;
   totals.weight = ring.weight_of(samples);
   totals.loss = loss * double(samples);
+  totals.fidelity.assign(ring.stages().size(), {"", 0.75, 1.5});
   totals.scores.resize(ring.histograms());
   totals.scores[0].add(0.75f, true);
   totals.scores[0].add(0.25f, false);

@@ -73,6 +73,10 @@ TEST_F(SecureSumTest, TellsTheMeanLossAndThePooledAucOfTheRound) {
   ASSERT_TRUE(told && *told);
   EXPECT_DOUBLE_EQ((*told)->train_loss, 0.5);
   EXPECT_DOUBLE_EQ((*told)->pooled_auc.value(), 1);
+  ASSERT_EQ((*told)->fidelity.size(), 2u);
+  EXPECT_EQ((*told)->fidelity[1].stage, "round");
+  EXPECT_DOUBLE_EQ((*told)->fidelity[1].cosine, 0.75);
+  EXPECT_DOUBLE_EQ((*told)->fidelity[1].norm_ratio, 1.5);
 }
 
 TEST_F(SecureSumTest, ARoundWithoutAnUpdateIsRefused) { EXPECT_FALSE(sum.close()); }

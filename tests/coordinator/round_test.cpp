@@ -107,6 +107,21 @@ TEST_F(RoundTest, InvitesTheWholeCohortWithTheTimeThatIsLeft) {
   EXPECT_EQ(sent<RoundStart>(round.invite("a", end + 1s)).at(0).deadline_ms, 0u);
 }
 
+TEST_F(RoundTest, FidelityIsTheMeanOfTheSitesThatSayTheSameStages) {
+  auto round = round_of({{"a", 10}, {"b", 30}, {"c", 5}});
+  auto a = good(1, 10), b = good(2, 30), c = good(3, 5);
+  a.offer.fidelity = {{"topk", 0.5, 0.5}, {"zstd", 0.5, 0.5}};
+  b.offer.fidelity = {{"topk", 1, 1.5}, {"zstd", 0.75, 1}};
+  c.offer.fidelity = {{"another", 0, 100}};
+  give(round, "a", a), give(round, "b", b), give(round, "c", c);
+  const auto record = round.close(start);
+  ASSERT_THAT(record.fidelity, SizeIs(2));
+  EXPECT_EQ(record.fidelity[0].stage, "topk");
+  EXPECT_DOUBLE_EQ(record.fidelity[0].cosine, 0.75);
+  EXPECT_DOUBLE_EQ(record.fidelity[0].norm_ratio, 1);
+  EXPECT_DOUBLE_EQ(record.fidelity[1].cosine, 0.625);
+}
+
 TEST_F(RoundTest, IsCompleteAsSoonAsEverySiteIsInTheSum) {
   auto round = round_of({{"a", 10}, {"b", 30}});
   const auto first = give(round, "a", good(1, 10, 0.2));

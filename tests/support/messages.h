@@ -15,7 +15,7 @@ inline std::vector<transport::Message> one_message_of_each_kind() {
           RoundStart{3, digest, 1 << 20, sha256("an architecture"), 120'000, {{digest, sha256("a delta"), 70'000}}},
           Fetch{digest, 256 << 10, kChunkBytes},
           Chunk{digest, 512 << 10, Bytes(1000, std::byte{7})},
-          UpdateOffer{3, digest, 70'000, sha256("an architecture"), 4708, 0.25},
+          UpdateOffer{3, digest, 70'000, sha256("an architecture"), 4708, 0.25, {{"topk", 0.5, 0.25}, {"zstd", 0.5, 0.25}}},
           Accepted{3, digest},
           Refused{3, "the update's norm is over the clip"},
           Finish{20, digest, 1 << 20, {{sha256("a base"), digest, 5}, {digest, sha256("a delta"), 6}}},

@@ -64,6 +64,7 @@ Bytes update_of(const RingCodec& codec, std::span<const float> delta, std::uint6
   totals.weight = codec.weight_of(samples);
   totals.loss = 0.5 * double(samples);
   totals.scores.resize(codec.histograms());
+  totals.fidelity.resize(codec.stages().size());
   return codec.pack({encode(codec, delta, node, samples), totals.encode()});
 }
 
@@ -203,7 +204,8 @@ TEST(RingCodec, TheLargestSumDoesNotWrap) {
     const auto word = extreme & ((1u << codec.options().ring_bits) - 1);
     RingSum sum(codec);
     for (int node = 0; node < 4; ++node) {
-      Totals totals{.weight = 1, .samples = 1, .loss = 0, .scores = {}};
+      Totals totals{.weight = 1, .samples = 1, .loss = 0, .fidelity = {}, .scores = {}};
+      totals.fidelity.resize(codec.stages().size());
       sum.add(codec.pack({std::vector(codec.words(), word), totals.encode()}));
     }
     for (const auto total : sum.words()) ASSERT_EQ(codec.centred(total), sign * 4 * 127);
@@ -218,7 +220,7 @@ TEST(RingCodec, AnUpdateHasExactlyTheBytesThatWereForetold) {
       const auto update = update_of(codec, made_delta(space, 1), 1);
       EXPECT_EQ(update.size(), codec.size());
       EXPECT_EQ(codec.size(), (codec.words() * std::size_t(codec.options().ring_bits) + 7) / 8 +
-                                  8 * Totals::words(3));
+                                  8 * codec.layout().words());
     }
   }
 }
@@ -304,6 +306,31 @@ TEST(RingCodec, ErrorFeedbackDeliversInTheEndWhatFewCoordinatesLeaveOut) {
   EXPECT_LT(relative_error(wanted, sum), 0.02);
 }
 
+TEST(RingCodec, TheMeterNamesTheStageThatLoses) {
+  const auto space = made_space(20000);
+  const auto measure = [&](RingOptions options, double length) {
+    std::vector<Fidelity> fidelity;
+    ErrorFeedback memory;
+    const auto codec = make(options, space);
+    EXPECT_TRUE(codec.encode(made_delta(space, length), 1000, kRound, RandomStream(1, "rounding"), memory, &fidelity));
+    std::vector<std::string> names;
+    for (const auto& stage : fidelity) names.push_back(stage.stage);
+    EXPECT_EQ(names, codec.stages());
+    return fidelity;
+  };
+  const auto clipped = measure({.bits = 12}, 10);
+  EXPECT_NEAR(clipped[0].cosine, 1, 1e-6);
+  EXPECT_NEAR(clipped[0].norm_ratio, 0.1, 1e-6);
+  EXPECT_NEAR(clipped[1].cosine, 1, 1e-4);
+  const auto sparse = measure({.bits = 16, .keep = 0.04, .error_feedback = true}, 1);
+  EXPECT_NEAR(sparse[1].cosine, 0.2, 0.1);  // √keep for an even update
+  EXPECT_NEAR(sparse[2].cosine, sparse[1].cosine, 1e-3);
+  const auto tiny = measure({.bits = 4}, 0.001);  // a thousandth of the clip: rounding is all that is left
+  EXPECT_NEAR(tiny[0].cosine, 1, 1e-6);
+  EXPECT_LT(tiny[1].cosine, 0.1);
+  EXPECT_GT(tiny[1].norm_ratio, 10);
+}
+
 TEST(RingCodec, RefusesAValueThatIsNotFinite) {
   const auto space = made_space(100);
   const auto codec = make({}, space);
@@ -361,11 +388,12 @@ class UnmaskedTest : public testing::Test {
     auto words = encode(codec, made_delta(space, 0.1));
     words[7] = word;
     totals.scores.resize(1);
+    totals.fidelity.resize(codec.stages().size());
     return codec.pack({words, totals.encode()});
   }
   const ParameterSpace space = made_space(1001);
   const RingCodec codec = make({.bits = 5, .histograms = 1}, space);
-  const Totals good{.weight = 10, .samples = 10, .loss = 3, .scores = {}};
+  const Totals good{.weight = 10, .samples = 10, .loss = 3, .fidelity = {}, .scores = {}};
 };
 
 TEST_F(UnmaskedTest, AnHonestUpdateIsAccepted) { EXPECT_EQ(refusal(with(3, good)), "accepted"); }
@@ -396,6 +424,7 @@ TEST_F(UnmaskedTest, ALossBelowZeroOrImagesBeyondCountingAreRefused) {
 TEST_F(UnmaskedTest, ANormThatTheClipDoesNotLeaveIsRefusedAloneAndInASum) {
   const auto tight = make({.bits = 20, .clip = 1, .range = 16}, space);
   Totals totals = good;
+  totals.fidelity.resize(tight.stages().size());
   const std::vector<std::uint32_t> huge(tight.words(), tight.limit());
   const auto update = tight.pack({huge, totals.encode()});
   const auto alone = check_unmasked(tight, update);

@@ -34,7 +34,7 @@ Scored scored(std::size_t count, std::uint64_t seed, bool grid) {
   for (std::size_t i = 0; i < count; ++i) {
     const int label = random.below(3) == 0;
     double p = 1 / (1 + std::exp(-(random.normal() * 1.5 + (label ? 1 : -1))));
-    if (grid) p = (std::floor(p * 64) + 0.5) / 64;
+    if (grid) p = 1 / (1 + std::exp(-(std::floor(std::log(p / (1 - p)) * 4) + 0.5) / 4));
     made.labels.push_back(label);
     made.scores.push_back(float(p));
     made.probabilities.insert(made.probabilities.end(), {float(1 - p), float(p)});
@@ -61,8 +61,15 @@ TEST(ScoreHistogram, AucOfAnyScoresIsWithinHalfOfWhatSharesABin) {
     }
     const auto bound = 0.5 * tied / (positives * negatives);
     EXPECT_NEAR(histogram.auc().value(), exact_auc(data.scores, data.labels).value(), bound);
-    EXPECT_LT(bound, 0.02);
+    EXPECT_LT(bound, 0.03);
   }
+}
+
+TEST(ScoreHistogram, TellsTheScoresOfAnOverconfidentNetworkApart) {
+  ScoreHistogram histogram;
+  for (const float low : {0.0005f, 0.001f, 0.002f}) histogram.add(low, false);
+  for (const float high : {0.004f, 0.008f}) histogram.add(high, true);
+  EXPECT_DOUBLE_EQ(histogram.auc().value(), 1);
 }
 
 TEST(ScoreHistogram, IsNotDefinedWhereOneSideIsEmpty) {
@@ -90,14 +97,16 @@ TEST(ScoreHistogram, ThreeClassesAreEachHeldAgainstTheRest) {
   EXPECT_DOUBLE_EQ(pooled_auc(histograms).value(), 1);
 }
 
+constexpr Totals::Layout kLayout{.stages = 2, .histograms = 1};
+
 Totals made_totals(std::uint64_t site) {
   const auto data = scored(60, site, false);
   return {.weight = 10 + site, .samples = 60 + site, .loss = 0.25 * double(60 + site),
-          .scores = score_histograms(data.probabilities, data.labels, 2)};
+          .fidelity = {{"", 0.5, 1.25}, {"", -0.25, 2}}, .scores = score_histograms(data.probabilities, data.labels, 2)};
 }
 
 TEST(Totals, TheSumOfEncodingsIsTheEncodingOfSums) {
-  std::vector<std::uint64_t> sum(Totals::words(1));
+  std::vector<std::uint64_t> sum(kLayout.words());
   std::vector<float> all_scores;
   std::vector<std::int32_t> all_labels;
   for (std::uint64_t site = 0; site < 4; ++site) {
@@ -108,19 +117,24 @@ TEST(Totals, TheSumOfEncodingsIsTheEncodingOfSums) {
     all_scores.insert(all_scores.end(), data.scores.begin(), data.scores.end());
     all_labels.insert(all_labels.end(), data.labels.begin(), data.labels.end());
   }
-  const auto totals = Totals::decode(sum, 1).value();
+  const auto totals = Totals::decode(sum, kLayout).value();
   EXPECT_EQ(totals.weight, 46u);
   EXPECT_EQ(totals.samples, 246u);
   EXPECT_DOUBLE_EQ(totals.mean_loss(), 0.25);
+  ASSERT_EQ(totals.fidelity.size(), 2u);
+  EXPECT_DOUBLE_EQ(totals.fidelity[0].cosine, 4 * 0.5);
+  EXPECT_DOUBLE_EQ(totals.fidelity[1].cosine, 4 * -0.25);
+  EXPECT_DOUBLE_EQ(totals.fidelity[1].norm_ratio, 4 * 2.0);
   EXPECT_NEAR(pooled_auc(totals.scores).value(), exact_auc(all_scores, all_labels).value(), 0.02);
 }
 
 TEST(Totals, OfAnotherLengthAreRefused) {
   const auto words = made_totals(1).encode();
-  EXPECT_TRUE(Totals::decode(words, 1));
-  EXPECT_FALSE(Totals::decode(std::span(words).first(words.size() - 1), 1));
-  EXPECT_FALSE(Totals::decode(words, 2));
-  EXPECT_FALSE(Totals::decode({}, 0));
+  EXPECT_TRUE(Totals::decode(words, kLayout));
+  EXPECT_FALSE(Totals::decode(std::span(words).first(words.size() - 1), kLayout));
+  EXPECT_FALSE(Totals::decode(words, {.stages = 2, .histograms = 2}));
+  EXPECT_FALSE(Totals::decode(words, {.stages = 3, .histograms = 1}));
+  EXPECT_FALSE(Totals::decode({}, {}));
 }
 
 }  // namespace
