@@ -94,6 +94,20 @@ class Fields {
     if (!value->is_object()) return flaw(key, "is not an object"), std::nullopt;
     return Fields(*value, where_ + key + ".", flaws_);
   }
+  /// The first `limit` objects of a list; anything else in it is a flaw.
+  std::vector<Fields> objects(const char* key, std::size_t limit) const {
+    std::vector<Fields> all;
+    const auto* list = find(key);
+    if (!list) return all;
+    if (!list->is_array()) return flaw(key, "is not a list"), all;
+    for (const auto& item : *list) {
+      if (!item.is_object())
+        flaw(key, "holds something else than objects");
+      else if (all.size() < limit)
+        all.emplace_back(item, where_ + key + ".", flaws_);
+    }
+    return all;
+  }
   void flaw(const char* key, const char* what) const {
     add_flaw(flaws_, fmt::format("{}{} {}", where_, key, what));
   }

@@ -83,6 +83,8 @@ RoundRow round_row(const F& f, std::set<std::string>& asked) {
   round.cohort_samples = f.count("cohort_samples");
   round.train_loss = f.number("train_loss");
   if (const auto validation = f.object("validation")) round.main = main_of(*validation);
+  for (const auto& stage : f.objects("fidelity", RoundRow::kNames))
+    round.fidelity.push_back({stage.text("stage"), stage.number("cosine"), stage.number("norm_ratio")});
   return round;
 }
 

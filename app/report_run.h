@@ -57,6 +57,12 @@ struct Summary {
   std::optional<std::uint64_t> duplicates, consortium_train;
 };
 
+/// What a stage of the update codec left of the updates, mean over a round's sites.
+struct FidelityRow {
+  std::string stage;
+  std::optional<double> cosine, norm_ratio;
+};
+
 /// A line of rounds.jsonl. Lists keep their first kNames entries; the counts are whole.
 struct RoundRow {
   static constexpr std::size_t kNames = 12;
@@ -68,6 +74,7 @@ struct RoundRow {
   std::optional<std::uint64_t> samples, cohort_samples;
   std::optional<double> train_loss;
   Metric main;  ///< AUC or Dice, on the consortium's validation images
+  std::vector<FidelityRow> fidelity;  ///< at most kNames stages
 };
 
 /// "AUC" or "Dice": what ModelRow::main is.

@@ -211,6 +211,19 @@ std::string round_table(const std::vector<const RoundRow*>& rounds, std::size_t 
   return table.str();
 }
 
+std::string fidelity_table(const RoundRow& first, const RoundRow& last) {
+  Table table("cards", "Stages of the update codec, and what each left",
+              {"Stage", "Cosine, round " + decimal(first.number, 0), "Norm ratio, round " + decimal(first.number, 0),
+               "Cosine, round " + decimal(last.number, 0), "Norm ratio, round " + decimal(last.number, 0)});
+  const auto figure = [](const std::optional<double>& value) { return value ? decimal(*value) : std::string("–"); };
+  for (std::size_t i = 0; i < first.fidelity.size(); ++i) {
+    const auto& then = first.fidelity[i];
+    const auto now = i < last.fidelity.size() ? last.fidelity[i] : FidelityRow{};
+    table.add({html(then.stage, 40), figure(then.cosine), figure(then.norm_ratio), figure(now.cosine), figure(now.norm_ratio)});
+  }
+  return table.str();
+}
+
 std::string text_list(const std::vector<std::string>& texts, std::size_t limit) {
   std::string out = "<ul>\n";
   for (std::size_t i = 0; i < std::min(limit, texts.size()); ++i)

@@ -23,6 +23,9 @@ std::vector<const RoundRow*> most_telling(const std::vector<RoundRow>& rounds, s
 std::string round_table(const std::vector<const RoundRow*>& rounds, std::size_t all_sites,
                         const std::string& metric);
 
+/// Stages of the update codec: what each left of the updates in the first and the last round that tell.
+std::string fidelity_table(const RoundRow& first, const RoundRow& last);
+
 /// A list of at most `limit` foreign texts, and how many more there are.
 std::string text_list(const std::vector<std::string>& texts, std::size_t limit);
 

@@ -9,10 +9,10 @@ namespace preceptor::coordinator {
 
 using namespace transport;
 
-Coordinator::Coordinator(Job job) : job_(std::move(job)), accumulator_(job_.space.size()) {
+Coordinator::Coordinator(Job job) : job_(std::move(job)) {
   if (!job_.initial || job_.initial->size() != job_.space.size() * sizeof(float))
     throw std::logic_error("the initial model does not fit the parameter space");
-  set_model(job_.initial);
+  downlink_.emplace(job_.downlink, job_.seed, shelf_, job_.initial);
   if (job_.teacher) shelf_.put(job_.teacher);
 }
 
@@ -46,14 +46,14 @@ void Coordinator::hear(const std::string& peer, const Hello& hello, Time now) {
   if (phase_ == Phase::kFinished || site.report) return send(peer, Goodbye{"the job is over"});
   send(peer, Welcome{kProtocolMinor, job_.plan});
   if (phase_ == Phase::kRound && round_->invited(peer)) send(round_->invite(peer, now));
-  if (phase_ == Phase::kReporting) send(peer, Finish{rounds_done_, model_digest_, model_->size()});
+  if (phase_ == Phase::kReporting) send(peer, finish_message());
 }
 
 void Coordinator::hear(const std::string& peer, const Fetch& fetch, Time) {
   if (auto chunk = shelf_.serve(fetch))
     send(peer, std::move(*chunk));
   else
-    send(peer, Refused{fetch.blob == model_digest_ ? rounds_done_ + 1 : rounds_done_, "no such blob here any more; wait for the next round"});
+    send(peer, Refused{fetch.blob == downlink_->digest() ? rounds_done_ + 1 : rounds_done_, "no such blob here any more; wait for the next round"});
 }
 
 void Coordinator::hear(const std::string& peer, const Chunk& chunk, Time) {
@@ -111,7 +111,8 @@ Cohort Coordinator::draw_cohort() const {
   for (const auto& [name, site] : sites_)
     if (site.here && site.samples > 0) names.push_back(name);
   RandomStream(job_.seed, "cohort", {rounds_done_ + 1}).shuffle(std::span(names));
-  if (job_.options.cohort > 0 && names.size() > std::size_t(job_.options.cohort)) names.resize(std::size_t(job_.options.cohort));
+  const auto wanted = job_.options.cohort > 0 ? std::size_t(job_.options.cohort) : names.size();
+  names.resize(std::min({names.size(), wanted, job_.sum->max_nodes()}));
   Cohort cohort;
   for (const auto& name : names) cohort[name] = sites_.at(name).samples;
   return cohort;
@@ -119,8 +120,7 @@ Cohort Coordinator::draw_cohort() const {
 
 void Coordinator::start_round(Time now) {
   phase_ = Phase::kRound;
-  round_.emplace(rounds_done_ + 1, draw_cohort(), job_.options, *job_.codec, model_digest_, model_->size(),
-                 job_.space.architecture_hash(), accumulator_, now);
+  round_.emplace(rounds_done_ + 1, draw_cohort(), job_.options, *downlink_, job_.space.architecture_hash(), *job_.sum, now);
   send(round_->invite(now));
 }
 
@@ -133,20 +133,20 @@ void Coordinator::close_round(Time now) {
     ++void_rounds_;
   } else {
     void_rounds_ = 0;
-    auto next = std::make_shared<Bytes>(*model_);
-    accumulator_.apply({reinterpret_cast<float*>(next->data()), job_.space.size()}, job_.options.learning_rate);
-    repair_variances(job_.space, {reinterpret_cast<float*>(next->data()), job_.space.size()});
-    set_model(std::move(next));
+    const auto exact = downlink_->exact();
+    job_.sum->apply(exact, job_.options.learning_rate);
+    repair_variances(job_.space, exact);
+    downlink_->publish(record.round);
   }
   phase_ = Phase::kEvaluating;
-  effects_.push_back(Evaluate{std::move(record), model_});
+  effects_.push_back(Evaluate{std::move(record), model()});
 }
 
 void Coordinator::start_reports(Time now) {
   phase_ = Phase::kReporting;
   since_ = now;
   for (const auto& [name, site] : sites_)
-    if (site.here && site.samples > 0) send(name, Finish{rounds_done_, model_digest_, model_->size()});
+    if (site.here && site.samples > 0) send(name, finish_message());
 }
 
 void Coordinator::finish(bool completed, const std::string& reason) {
@@ -159,10 +159,8 @@ void Coordinator::finish(bool completed, const std::string& reason) {
   effects_.push_back(std::move(finished));
 }
 
-void Coordinator::set_model(Blob model) {
-  if (model_) shelf_.drop(model_digest_);
-  model_ = std::move(model);
-  model_digest_ = shelf_.put(model_);
+Finish Coordinator::finish_message() const {
+  return Finish{rounds_done_, downlink_->digest(), model()->size(), downlink_->patches()};
 }
 
 void Coordinator::send(Round::Sends sends) {

@@ -48,18 +48,21 @@ class Coordinator {
     std::uint64_t seed = 1;
     RoundOptions options;
     ParameterSpace space;
-    const compression::UpdateCodec* codec = nullptr;  ///< outlives the coordinator
-    transport::Blob initial;                          ///< the student that round 1 starts from
-    transport::Blob teacher;                          ///< null, or what the plan's teacher reference names
+    RoundSum* sum = nullptr;  ///< of the plan's wire profile; outlives the coordinator
+    const compression::ModelDelta* downlink = nullptr;  ///< null: every version of the model travels whole; else outlives this
+    transport::Blob initial;  ///< the student that round 1 starts from
+    transport::Blob teacher;  ///< null, or what the plan's teacher reference names
   };
   explicit Coordinator(Job job);
+  Coordinator(const Coordinator&) = delete;
+  Coordinator& operator=(const Coordinator&) = delete;
 
   Effects step(const Event& event, Time now);
   /// The next moment at which a Tick changes something.
   std::optional<Time> next_deadline() const;
   /// For progress display.
   std::string status() const;
-  const transport::Blob& model() const { return model_; }
+  const transport::Blob& model() const { return downlink_->model(); }
   std::uint32_t rounds_done() const { return rounds_done_; }
 
  private:
@@ -85,16 +88,14 @@ class Coordinator {
   void start_reports(Time now);
   void finish(bool completed, const std::string& reason);
   Cohort draw_cohort() const;
-  void set_model(transport::Blob model);
+  transport::Finish finish_message() const;
   void send(const std::string& peer, transport::Message message) { effects_.push_back(Send{peer, std::move(message)}); }
   void send(Round::Sends sends);
 
   Job job_;
   Phase phase_ = Phase::kGathering;
-  transport::Blob model_;
-  Digest model_digest_{};
   transport::BlobShelf shelf_;
-  Accumulator accumulator_;
+  std::optional<Downlink> downlink_;  ///< the global model
   std::map<std::string, Site> sites_;
   std::optional<Round> round_;
   std::uint32_t rounds_done_ = 0;

@@ -1,5 +1,5 @@
 #pragma once
-#include "common/options.h"
+#include "compression/update/downlink.h"
 
 namespace preceptor::coordinator {
 
@@ -17,6 +17,7 @@ struct RoundOptions {
   double max_norm = 1000;      ///< L2 of an update above which it is refused
   int max_void_rounds = 3;     ///< void rounds in a row after which the job is given up
   double learning_rate = 1;    ///< of the server: share of the mean update that is applied
+  compression::DownlinkOptions downlink{};  ///< how the new model reaches the sites
   template <class V>
   void visit(V& v) {
     v("rounds", rounds, Range{1, 100000});
@@ -31,6 +32,7 @@ struct RoundOptions {
     v("max_norm", max_norm, Range{0, 1e12});
     v("max_void_rounds", max_void_rounds, Range{1, 1000});
     v("learning_rate", learning_rate, Range{0.001, 10});
+    v("downlink", downlink);
   }
 };
 

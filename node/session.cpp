@@ -1,5 +1,6 @@
 #include "node/session.h"
 
+#include <algorithm>
 #include <charconv>
 
 namespace preceptor::node {
@@ -37,6 +38,8 @@ Effects Session::step(Event event, Time) {
     plan_ready(*ready);
   } else if (auto* done = std::get_if<Trained>(&event)) {
     trained(*done);
+  } else if (auto* model = std::get_if<Patched>(&event)) {
+    patched(*model);
   } else if (auto* judged = std::get_if<Judged>(&event)) {
     if (!judged->why.empty()) {
       stop(false, "the verdict failed: " + judged->why);
@@ -88,10 +91,38 @@ void Session::hear(Finish& finish) {
 /// site missed is not made up for. An open offer is answered first: its update may be in the sum.
 void Session::take_up_work() {
   if (phase_ != Phase::kReady || teacher_ || !planned_) return;
-  const auto wanted = finish_ ? finish_->model : next_round_ ? next_round_->model : Digest{};
   if (!finish_ && !next_round_) return;
-  if (receiver_ && receiver_->digest() == wanted) return;
-  fetch(wanted, finish_ ? finish_->model_bytes : next_round_->model_bytes);
+  const auto wanted = finish_ ? finish_->model : next_round_->model;
+  if (coming_ && coming_->model == wanted) return;
+  coming_ = Coming{wanted, finish_ ? finish_->model_bytes : next_round_->model_bytes, {}, {}};
+  fetch_model();
+}
+
+/// By the cheapest way: it is here already, patches lead to it, or whole.
+void Session::fetch_model() {
+  if (held_ && held_digest_ == coming_->model) return use(held_);
+  const auto& patches = finish_ ? finish_->patches : next_round_->patches;
+  const auto first = held_ ? std::ranges::find(patches, held_digest_, &ModelPatch::base) : patches.end();
+  std::uint64_t bytes = 0;
+  bool sound = first != patches.end();
+  for (auto patch = first; patch != patches.end() && sound; ++patch) {
+    sound = patch->bytes > 0 && patch->bytes < coming_->bytes - bytes;
+    bytes += patch->bytes;
+  }
+  if (!sound) return fetch_whole();
+  coming_->patches.assign(first, patches.end());
+  fetch_patch();
+}
+
+void Session::fetch_patch() {
+  const auto& next = coming_->patches[coming_->deltas.size()];
+  fetch(next.delta, next.bytes);
+}
+
+void Session::fetch_whole() {
+  coming_->patches.clear();
+  coming_->deltas.clear();
+  fetch(coming_->model, coming_->bytes);
 }
 
 void Session::fetch(const Digest& blob, std::uint64_t bytes) {
@@ -120,11 +151,26 @@ void Session::arrived() {
     effects_.push_back(UseTeacher{std::move(bytes)});
     return;
   }
-  auto model = std::make_shared<const Bytes>(std::move(bytes));
-  if (finish_ && finish_->model == digest) {
+  if (coming_->patches.empty()) return use(std::make_shared<const Bytes>(std::move(bytes)));
+  coming_->deltas.push_back(std::move(bytes));
+  if (coming_->deltas.size() < coming_->patches.size()) return fetch_patch();
+  effects_.push_back(Patch{held_, std::move(coming_->deltas), coming_->model});
+}
+
+void Session::patched(Patched& answer) {
+  if (!coming_ || phase_ != Phase::kReady) return;
+  if (answer.model) return use(std::move(answer.model));
+  fetch_whole();
+}
+
+void Session::use(transport::Blob model) {
+  held_ = model;
+  held_digest_ = coming_->model;
+  coming_.reset();
+  if (finish_) {
     phase_ = Phase::kJudging;
     effects_.push_back(Judge{std::move(model)});
-  } else if (next_round_ && next_round_->model == digest) {
+  } else {
     round_ = std::exchange(next_round_, std::nullopt);
     phase_ = Phase::kTraining;
     effects_.push_back(Train{round_->round, std::move(model), round_->architecture});
@@ -135,7 +181,8 @@ void Session::trained(Trained& answer) {
   if (!answer.why.empty()) return stop(false, "training failed: " + answer.why);
   auto blob = std::make_shared<const Bytes>(std::move(answer.update));
   const auto size = blob->size();
-  offer_ = UpdateOffer{answer.round, outbox_.put(std::move(blob)), size, round_->architecture, train_samples_, answer.train_loss};
+  offer_ = UpdateOffer{answer.round, outbox_.put(std::move(blob)), size, round_->architecture, answer.totals_only ? 0 : train_samples_,
+                       answer.totals_only ? 0 : answer.train_loss, std::move(answer.fidelity)};
   phase_ = Phase::kOffering;
   if (next_round_ || finish_) return settle(false, "the round closed without it");
   send(*offer_);
@@ -151,6 +198,7 @@ void Session::hear(Accepted& accepted) {
 
 void Session::hear(Refused& refused) {
   if (teacher_ && phase_ == Phase::kReady) return stop(false, "the plan's teacher is not to be had: " + refused.reason);
+  if (phase_ == Phase::kReady && coming_ && !coming_->patches.empty()) return fetch_whole();  // a patch that is no more
   if (phase_ == Phase::kOffering && refused.round == offer_->round) settle(false, refused.reason);
 }
 

@@ -26,12 +26,17 @@ struct Trained {  ///< answer to Train
   Bytes update;   ///< empty: training failed, `why` says why
   double train_loss = 0;
   std::string why;
+  std::vector<transport::StageFidelity> fidelity{};  ///< of each stage of the codec
+  bool totals_only = false;  ///< weight, loss and fidelity are inside the update, where only their sums can be read: the offer says none
+};
+struct Patched {  ///< answer to Patch
+  transport::Blob model;  ///< null: what came out is not the model that was promised
 };
 struct Judged {  ///< answer to Judge
   transport::SiteReport report;
   std::string why;  ///< when it failed
 };
-using Event = std::variant<Connected, Disconnected, Heard, PlanReady, Trained, Judged>;
+using Event = std::variant<Connected, Disconnected, Heard, PlanReady, Trained, Patched, Judged>;
 
 /// What it wants done. ReadPlan, Train and Judge are long: the driver runs them elsewhere, one at a time,
 /// and answers with an event.
@@ -49,6 +54,11 @@ struct Train {
   transport::Blob model;
   Digest architecture{};
 };
+struct Patch {  ///< bring an older model up to date; answered at once
+  transport::Blob base;
+  std::vector<Bytes> deltas;  ///< in the order in which they apply
+  Digest model{};             ///< of what must come out
+};
 struct Settle {  ///< the last update is in the sum (its error feedback counts) or lost (it does not)
   std::uint32_t round = 0;
   bool accepted = false;
@@ -61,12 +71,13 @@ struct Stop {
   bool completed = false;
   std::string reason;
 };
-using Effect = std::variant<Send, ReadPlan, UseTeacher, Train, Settle, Judge, Stop>;
+using Effect = std::variant<Send, ReadPlan, UseTeacher, Train, Patch, Settle, Judge, Stop>;
 using Effects = std::vector<Effect>;
 
 /// A site's side of the job as a pure state machine: hello → plan → (fetch, train, offer, upload) × rounds →
 /// judge → report. Survives broken connections: it says hello again, fetches on where it stopped, and offers an
-/// update that is still waiting. No socket, thread or clock.
+/// update that is still waiting. Keeps the last model: what is here is not fetched again, and where the coordinator
+/// has patches for it, only these are. No socket, thread or clock.
 class Session {
  public:
   explicit Session(std::uint64_t train_samples) : train_samples_(train_samples) {}
@@ -89,7 +100,12 @@ class Session {
   void plan_ready(PlanReady& answer);
   void trained(Trained& answer);
   void settle(bool accepted, const std::string& why);
+  void patched(Patched& answer);
   void fetch(const Digest& blob, std::uint64_t bytes);
+  void fetch_model();
+  void fetch_patch();
+  void fetch_whole();
+  void use(transport::Blob model);
   void ask();
   void arrived();
   void take_up_work();
@@ -106,6 +122,16 @@ class Session {
   bool connected_ = false;
   std::optional<transport::RoundStart> next_round_;  ///< told, not yet taken up
   std::optional<transport::Finish> finish_;
+  /// The model that next_round_ or finish_ asks for, on its way.
+  struct Coming {
+    Digest model{};
+    std::uint64_t bytes = 0;
+    std::vector<transport::ModelPatch> patches;  ///< from the held model on; empty: it comes whole
+    std::vector<Bytes> deltas;                   ///< those of the patches that are here
+  };
+  std::optional<Coming> coming_;
+  Digest held_digest_{};  ///< of held_
+  transport::Blob held_;  ///< the last model; null: none
   std::optional<transport::BlobReceiver> receiver_;
   std::optional<Digest> teacher_;  ///< on its way
   std::optional<transport::RoundStart> round_;  ///< being trained or offered

@@ -41,7 +41,14 @@ PlanReady Site::weigh(const std::string& text) {
     return refuse(fmt::format("{} threads; limits.max_threads is {}", plan->training.threads, limits_.max_threads));
   auto student = build_guarded(plan->student);
   if (!student) return refuse(student.error().message);
+  if (plan->downlink.mode == "delta") {
+    auto downlink = compression::ModelDelta::create(plan->downlink, student->space());
+    if (!downlink) return refuse(downlink.error().message);
+    downlink_.emplace(std::move(*downlink));
+  }
   const auto mib = double(student->space().size()) * 4 / (1 << 20);
+  if (plan->update.profile == "secure")
+    if (auto ring = compression::RingCodec::create(plan->update.ring, student->space()); !ring) return refuse(ring.error().message);
   if (mib > limits_.model_mib) return refuse(fmt::format("a student of {:.1f} MiB; limits.model_mib is {}", mib, limits_.model_mib));
   plan_ = std::move(*plan);
   const bool teacher = !plan_.teacher.sha256.empty() && double(plan_.teacher.bytes) <= limits_.teacher_mib * (1 << 20);
@@ -68,6 +75,26 @@ void Site::act(UseTeacher& use, Todo&, Time) {
 
 void Site::act(Train& train, Todo& todo, Time) {
   todo.job = [this, train = std::move(train)](Workbench& bench) -> Event { return local_round(bench, state_, train); };
+}
+
+void Site::act(Patch& patch, Todo& todo, Time now) {
+  run(Patched{patched(patch)}, todo, now);
+}
+
+/// Null when the coordinator's patches do not make the model that it promised; then the whole of it is fetched.
+transport::Blob Site::patched(const Patch& patch) const {
+  auto model = std::make_shared<Bytes>(*patch.base);
+  const std::span<float> values{reinterpret_cast<float*>(model->data()), model->size() / sizeof(float)};
+  if (!downlink_ || values.size() != downlink_->size()) return nullptr;
+  for (const auto& delta : patch.deltas) {
+    if (const auto applied = downlink_->apply(delta, values); !applied) {
+      spdlog::warn("{}: a patch of the model is broken: {}; the whole of it is fetched", state_.name, applied.error().message);
+      return nullptr;
+    }
+  }
+  if (sha256(*model) == patch.model) return model;
+  spdlog::warn("{}: patches of the model do not lead to the one that was promised; the whole of it is fetched", state_.name);
+  return nullptr;
 }
 
 void Site::act(Settle& settle, Todo&, Time) {

@@ -33,16 +33,19 @@ class Site {
   void act(ReadPlan& read, Todo& todo, Time now);
   void act(UseTeacher& use, Todo& todo, Time now);
   void act(Train& train, Todo& todo, Time now);
+  void act(Patch& patch, Todo& todo, Time now);
   void act(Settle& settle, Todo& todo, Time now);
   void act(Judge& judge, Todo& todo, Time now);
   void act(Stop& stop, Todo& todo, Time now);
   void run(Event event, Todo& todo, Time now);
+  transport::Blob patched(const Patch& patch) const;
   PlanReady weigh(const std::string& plan);
 
   LimitOptions limits_;
   Session session_;
   SiteState state_;
   Plan plan_;
+  std::optional<compression::ModelDelta> downlink_;  ///< of a plan whose models travel as patches
   std::optional<Verdict> verdict_;
 };
 

@@ -1,5 +1,5 @@
 #pragma once
-#include "compression/update/update.h"
+#include "compression/update/downlink.h"
 #include "distill/options.h"
 #include "models/options.h"
 #include "training/options.h"
@@ -42,6 +42,7 @@ struct Plan {
   compression::UpdateOptions update;
   TeacherReference teacher;
   int personalise_epochs = 3;  ///< of local fine-tuning after the last round
+  compression::DownlinkOptions downlink{};
   template <class V>
   void visit(V& v) {
     v("job", job);
@@ -53,6 +54,7 @@ struct Plan {
     v("update", update);
     v("teacher", teacher);
     v("personalise_epochs", personalise_epochs, Range{0, 1000});
+    v("downlink", downlink);
   }
 };
 

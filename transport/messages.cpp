@@ -33,8 +33,12 @@ void serialize(A& a, Welcome& m) {
   a(m.minor, capped(m.plan, kMaxText));
 }
 template <class A>
+void serialize(A& a, ModelPatch& m) {
+  a(m.base, m.delta, m.bytes);
+}
+template <class A>
 void serialize(A& a, RoundStart& m) {
-  a(m.round, m.model, m.model_bytes, m.architecture, m.deadline_ms);
+  a(m.round, m.model, m.model_bytes, m.architecture, m.deadline_ms, capped(m.patches, kMaxPatches));
 }
 template <class A>
 void serialize(A& a, Fetch& m) {
@@ -47,8 +51,12 @@ void serialize(A& a, Chunk& m) {
   a(m.blob, m.offset, capped(m.bytes, kChunkBytes));
 }
 template <class A>
+void serialize(A& a, StageFidelity& m) {
+  a(capped(m.stage, kMaxName), m.cosine, m.norm_ratio);
+}
+template <class A>
 void serialize(A& a, UpdateOffer& m) {
-  a(m.round, m.update, m.update_bytes, m.architecture, m.samples, m.train_loss);
+  a(m.round, m.update, m.update_bytes, m.architecture, m.samples, m.train_loss, capped(m.fidelity, kMaxStages));
 }
 template <class A>
 void serialize(A& a, Accepted& m) {
@@ -61,7 +69,7 @@ void serialize(A& a, Refused& m) {
 }
 template <class A>
 void serialize(A& a, Finish& m) {
-  a(m.rounds, m.model, m.model_bytes);
+  a(m.rounds, m.model, m.model_bytes, capped(m.patches, kMaxPatches));
 }
 template <class A>
 void serialize(A& a, Estimate& m) {

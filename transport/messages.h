@@ -13,7 +13,7 @@
 /// against the bytes that are there, caps every text and list, and refuses what is left over.
 namespace preceptor::transport {
 
-inline constexpr std::uint16_t kProtocolMinor = 2;  ///< 2: SiteReport has Dice; both sides must be the same
+inline constexpr std::uint16_t kProtocolMinor = 3;  ///< 2: SiteReport has Dice; 3: model patches, fidelity; both sides must be the same
 inline constexpr std::size_t kChunkBytes = 256 << 10;   ///< of a blob, in one Chunk
 inline constexpr std::size_t kMaxText = 1 << 20;        ///< a plan; other texts are shorter
 inline constexpr std::size_t kMaxName = 256;
@@ -29,6 +29,14 @@ struct Welcome {
   std::uint16_t minor = kProtocolMinor;
   std::string plan;
 };
+/// A step from one version of the global model to the next, to be fetched like any blob: how to apply it is the
+/// plan's to say.
+struct ModelPatch {
+  Digest base{};   ///< of the model that it applies to
+  Digest delta{};  ///< of its bytes
+  std::uint64_t bytes = 0;
+};
+inline constexpr std::size_t kMaxPatches = 16;
 /// coordinator → node: take part in a round.
 struct RoundStart {
   std::uint32_t round = 0;
@@ -36,6 +44,7 @@ struct RoundStart {
   std::uint64_t model_bytes = 0;
   Digest architecture{};
   std::uint64_t deadline_ms = 0;  ///< time left until the round closes
+  std::vector<ModelPatch> patches{};  ///< oldest first, each to the next one's base, the last to `model`
 };
 /// both ways: send me a piece of a blob, by content. The asker sets the pace, and resumes by asking on.
 struct Fetch {
@@ -49,7 +58,14 @@ struct Chunk {
   std::uint64_t offset = 0;
   Bytes bytes;
 };
-/// node → coordinator: an update is ready to be fetched.
+/// What a stage of the node's codec left of the update: compression::Fidelity on the wire.
+struct StageFidelity {
+  std::string stage;
+  double cosine = 0, norm_ratio = 0;
+};
+inline constexpr std::size_t kMaxStages = 16;
+/// node → coordinator: an update is ready to be fetched. Weight, loss and fidelity are 0 or empty where the plan
+/// lets nothing but sums be read.
 struct UpdateOffer {
   std::uint32_t round = 0;
   Digest update{};
@@ -57,6 +73,7 @@ struct UpdateOffer {
   Digest architecture{};
   std::uint64_t samples = 0;  ///< weight in the mean
   double train_loss = 0;
+  std::vector<StageFidelity> fidelity{};
 };
 /// coordinator → node: the update is in the sum.
 struct Accepted {
@@ -73,6 +90,7 @@ struct Finish {
   std::uint32_t rounds = 0;
   Digest model{};
   std::uint64_t model_bytes = 0;
+  std::vector<ModelPatch> patches{};
 };
 /// A metric with its 95 % interval; not defined when the site's test split cannot tell (one class only).
 struct Estimate {

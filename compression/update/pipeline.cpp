@@ -64,6 +64,7 @@ Result<Pipeline> Pipeline::create(const std::vector<CodecSettings>& stages) {
                   where);
     left = left == 0 ? 0 : (*codec)->values_left(left);
     pipeline.stages_.push_back(std::move(*codec));
+    pipeline.names_.push_back(name.mapped());
   }
   pipeline.ends_in_values_ = left != 0;
   return pipeline;

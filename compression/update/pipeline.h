@@ -2,6 +2,7 @@
 #include <span>
 
 #include "compression/update/codec.h"
+#include "compression/update/fidelity.h"
 
 namespace preceptor::compression {
 
@@ -36,6 +37,9 @@ class Pipeline {
   /// Decodes every tile and keeps nothing.
   Result<void> check(std::span<const std::byte> bytes, std::size_t expected) const;
 
+  /// What the stages up to each one leave of an update that `encode` is given with this seed.
+  std::vector<Fidelity> fidelity(std::span<const float> update, std::uint64_t seed) const;
+
   bool unbiased() const;
   /// No valid encoding of `floats` floats is longer.
   std::size_t size_bound(std::size_t floats) const;
@@ -51,6 +55,7 @@ class Pipeline {
   std::size_t tile_bound(std::size_t floats) const;
 
   std::vector<std::unique_ptr<Codec>> stages_;
+  std::vector<std::string> names_;  ///< of the stages
   bool ends_in_values_ = true;  ///< the last stage leaves floats, which then travel raw
 };
 

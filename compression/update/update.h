@@ -1,6 +1,7 @@
 #pragma once
 #include "common/parameter_space.h"
 #include "compression/update/error_feedback.h"
+#include "compression/update/ring.h"
 
 namespace preceptor::compression {
 
@@ -11,11 +12,17 @@ struct UpdateOptions {
   std::vector<CodecSettings> statistics{{{"codec", "cast16"}, {"format", "fp16"}},
                                         {{"codec", "zstd"}}};
   bool error_feedback = true;  ///< on weights
+  /// The wire profile. custom: the codecs above, stage by stage. secure: `ring` alone, whose sums are exact
+  /// integers that masks and noise may be added to; the coordinator needs totals only.
+  std::string profile = "custom";
+  RingOptions ring{};
   template <class V>
   void visit(V& v) {
+    v("profile", profile, OneOf{"custom", "secure"});
     v("weights", weights);
     v("statistics", statistics);
     v("error_feedback", error_feedback);
+    v("ring", ring);
   }
 };
 
@@ -29,6 +36,11 @@ class UpdateCodec {
   /// Error: kInvalid, when a value is not finite; `memory` stays as it was.
   Result<Bytes> encode(std::span<const float> delta, std::uint64_t seed,
                        ErrorFeedback& memory) const;
+
+  /// What each stage of the weights' codec leaves of the update that encode would be given. Its
+  /// truth has what `memory` adds.
+  std::vector<Fidelity> fidelity(std::span<const float> delta, std::uint64_t seed,
+                                 const ErrorFeedback& memory) const;
 
   /// Calls fold(offset in the flat model, floats) until every float was given exactly once. A
   /// broken byte may show only after some calls: look before you fold.

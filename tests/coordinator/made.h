@@ -33,6 +33,27 @@ inline Bytes encoded(const compression::UpdateCodec& codec, std::span<const floa
   return codec.encode(delta, 1, memory).value();
 }
 
+/// The secure profile, for eight nodes at most.
+inline compression::RingCodec made_ring(const ParameterSpace& space) {
+  return compression::RingCodec::create({.bits = 12, .max_nodes = 8, .clip = 2, .weight_cap = 20, .histograms = 1}, space).value();
+}
+
+/// The whole update of a site in the secure profile.
+inline Bytes secret(const compression::RingCodec& ring, std::span<const float> delta, std::uint64_t samples, std::uint32_t round,
+                    double loss = 0.5) {
+  compression::ErrorFeedback memory;
+  compression::Totals totals;
+  totals.samples = samples;
+  totals.weight = ring.weight_of(samples);
+  totals.loss = loss * double(samples);
+  totals.fidelity.assign(ring.stages().size(), {"", 0.75, 1.5});
+  totals.scores.resize(ring.histograms());
+  totals.scores[0].add(0.75f, true);
+  totals.scores[0].add(0.25f, false);
+  const auto words = ring.encode(delta, samples, {1, round}, RandomStream(samples, "rounding"), memory).value();
+  return ring.pack({words, totals.encode()});
+}
+
 /// A reproducible difference between two models.
 inline std::vector<float> made_delta(const ParameterSpace& space, std::uint64_t seed,
                                      double scale = 0.01) {
@@ -82,8 +103,9 @@ std::vector<Effect> find(const Effects& effects) {
 /// and the model), offers, uploads, reports.
 class FakeSite {
  public:
-  FakeSite(std::string name, std::uint64_t samples, const compression::UpdateCodec& codec)
-      : name_(std::move(name)), samples_(samples), codec_(&codec) {}
+  FakeSite(std::string name, std::uint64_t samples, const compression::UpdateCodec& codec,
+           const compression::RingCodec* ring = nullptr, const compression::ModelDelta* delta = nullptr)
+      : name_(std::move(name)), samples_(samples), codec_(&codec), ring_(ring), delta_(delta) {}
 
   transport::Message hello() const { return transport::Hello{.train_samples = samples_}; }
 
@@ -93,18 +115,18 @@ class FakeSite {
     if (const auto* start = std::get_if<RoundStart>(&message)) return begin(*start);
     if (const auto* finish = std::get_if<Finish>(&message)) {
       finish_ = *finish;
-      receiver_.emplace(finish->model, finish->model_bytes);
-      return ask();
+      return get(finish->model, finish->model_bytes, finish->patches);
     }
     if (const auto* fetch = std::get_if<Fetch>(&message)) {
       if (auto chunk = shelf_.serve(*fetch)) return {std::move(*chunk)};
       return {};
     }
     if (const auto* chunk = std::get_if<Chunk>(&message); chunk && receiver_) {
+      fetched += chunk->bytes.size();
       EXPECT_TRUE(receiver_->accept(*chunk));
       if (!receiver_->complete()) return ask();
-      const auto model = receiver_->take();
-      receiver_.reset();
+      if (!arrived()) return ask();
+      const auto& model = held_;
       if (lazy && !finish_) return {};
       return finish_ ? std::vector<Message>{report()} : std::vector<Message>{train(model)};
     }
@@ -119,12 +141,40 @@ class FakeSite {
   std::string goodbye;
   bool poisoned = false;  ///< its updates hold a value that is not finite
   bool lazy = false;      ///< fetches, but never offers
+  std::uint64_t fetched = 0;  ///< bytes of models and patches
+  int whole = 0, patches = 0;  ///< how often each was fetched
 
  private:
   std::vector<transport::Message> begin(const transport::RoundStart& start) {
     start_ = start;
-    receiver_.emplace(start.model, start.model_bytes);
+    return get(start.model, start.model_bytes, start.patches);
+  }
+  /// The model that is promised: by patches from the one that is here, or whole.
+  std::vector<transport::Message> get(const Digest& model, std::uint64_t bytes, const std::vector<transport::ModelPatch>& offered) {
+    promised_ = model;
+    const auto first = held_.empty() ? offered.end() : std::ranges::find(offered, sha256(held_), &transport::ModelPatch::base);
+    todo_.assign(first, offered.end());
+    if (todo_.empty()) receiver_.emplace(model, bytes), ++whole;
+    else receiver_.emplace(todo_.front().delta, todo_.front().bytes);
     return ask();
+  }
+  /// Takes what the receiver has; false: the next patch is to be asked for.
+  bool arrived() {
+    auto bytes = receiver_->take();
+    receiver_.reset();
+    if (todo_.empty()) {
+      held_ = std::move(bytes);
+    } else {
+      ++patches;
+      EXPECT_TRUE(delta_->apply(bytes, {reinterpret_cast<float*>(held_.data()), held_.size() / sizeof(float)}));
+      todo_.pop_front();
+      if (!todo_.empty()) {
+        receiver_.emplace(todo_.front().delta, todo_.front().bytes);
+        return false;
+      }
+    }
+    EXPECT_EQ(sha256(held_), promised_) << name_ << " has another model than the coordinator";
+    return true;
   }
   std::vector<transport::Message> ask() {
     std::vector<transport::Message> fetches;
@@ -137,11 +187,11 @@ class FakeSite {
     RandomStream random(7, name_, {start_.round});
     for (auto& value : delta) value = float(0.01 * random.normal() - 0.1 * value);
     if (poisoned) delta.back() = 0.625f;
-    auto bytes = encoded(*codec_, delta);
+    auto bytes = ring_ ? secret(*ring_, delta, samples_, start_.round) : encoded(*codec_, delta);
     if (poisoned) smuggle(bytes, 0.625f, std::numeric_limits<float>::quiet_NaN());
     const auto size = bytes.size();
     const auto digest = shelf_.put(std::make_shared<const Bytes>(std::move(bytes)));
-    return transport::UpdateOffer{start_.round, digest, size, start_.architecture, samples_, 0.5};
+    return transport::UpdateOffer{start_.round, digest, size, start_.architecture, ring_ ? 0 : samples_, ring_ ? 0 : 0.5};
   }
   transport::Message report() const {
     transport::SiteReport report;
@@ -153,6 +203,11 @@ class FakeSite {
   std::string name_;
   std::uint64_t samples_;
   const compression::UpdateCodec* codec_;
+  const compression::RingCodec* ring_;
+  const compression::ModelDelta* delta_;
+  Bytes held_;  ///< the last model
+  Digest promised_{};
+  std::deque<transport::ModelPatch> todo_;
   transport::BlobShelf shelf_;
   transport::RoundStart start_;
   std::optional<transport::Finish> finish_;

@@ -39,8 +39,7 @@ class RoundTest : public testing::Test {
 
   Round round_of(Cohort cohort, RoundOptions options = {}) {
     options.deadline = 100s;
-    return Round(3, std::move(cohort), options, codec, model, 1234, space.architecture_hash(), sum,
-                 start);
+    return Round(3, std::move(cohort), options, downlink, space.architecture_hash(), sum, start);
   }
   Gift gift(Bytes update, std::uint64_t samples, double loss = 0.5) const {
     Gift made;
@@ -88,8 +87,10 @@ class RoundTest : public testing::Test {
 
   ParameterSpace space;
   compression::UpdateCodec codec = made_codec(space);
-  Accumulator sum{space.size()};
-  const Digest model = sha256("the model");
+  PlainSum sum{codec, space.size()};
+  transport::BlobShelf shelf;
+  const Downlink downlink{nullptr, 1, shelf, std::make_shared<const Bytes>(1234, std::byte{1})};
+  const Digest model = downlink.digest();
   const Time start = 1000s, end = 1100s;
 };
 
@@ -104,6 +105,21 @@ TEST_F(RoundTest, InvitesTheWholeCohortWithTheTimeThatIsLeft) {
   EXPECT_EQ(invitation.architecture, space.architecture_hash());
   EXPECT_EQ(invitation.deadline_ms, 70'000u);
   EXPECT_EQ(sent<RoundStart>(round.invite("a", end + 1s)).at(0).deadline_ms, 0u);
+}
+
+TEST_F(RoundTest, FidelityIsTheMeanOfTheSitesThatSayTheSameStages) {
+  auto round = round_of({{"a", 10}, {"b", 30}, {"c", 5}});
+  auto a = good(1, 10), b = good(2, 30), c = good(3, 5);
+  a.offer.fidelity = {{"topk", 0.5, 0.5}, {"zstd", 0.5, 0.5}};
+  b.offer.fidelity = {{"topk", 1, 1.5}, {"zstd", 0.75, 1}};
+  c.offer.fidelity = {{"another", 0, 100}};
+  give(round, "a", a), give(round, "b", b), give(round, "c", c);
+  const auto record = round.close(start);
+  ASSERT_THAT(record.fidelity, SizeIs(2));
+  EXPECT_EQ(record.fidelity[0].stage, "topk");
+  EXPECT_DOUBLE_EQ(record.fidelity[0].cosine, 0.75);
+  EXPECT_DOUBLE_EQ(record.fidelity[0].norm_ratio, 1);
+  EXPECT_DOUBLE_EQ(record.fidelity[1].cosine, 0.625);
 }
 
 TEST_F(RoundTest, IsCompleteAsSoonAsEverySiteIsInTheSum) {
