@@ -46,7 +46,7 @@ if(PRECEPTOR_SANITIZE)
 endif()
 
 add_library(preceptor_common_deps INTERFACE)
-target_link_libraries(preceptor_common_deps INTERFACE OpenSSL::Crypto yaml-cpp spdlog::spdlog nlohmann_json::nlohmann_json)
+target_link_libraries(preceptor_common_deps INTERFACE OpenSSL::Crypto yaml-cpp spdlog::spdlog nlohmann_json::nlohmann_json PkgConfig::preceptor_hwy)
 add_library(preceptor_zip INTERFACE)
 target_link_libraries(preceptor_zip INTERFACE PkgConfig::preceptor_zip)
 add_library(preceptor_zstd INTERFACE)

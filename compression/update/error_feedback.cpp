@@ -1,7 +1,6 @@
 #include "compression/update/error_feedback.h"
 
-#include <algorithm>
-#include <cmath>
+#include "compression/update/passes.h"
 
 namespace preceptor::compression {
 
@@ -12,14 +11,13 @@ Result<Bytes> ErrorFeedback::encode(const Pipeline& pipeline, std::span<const fl
                 "error feedback holds {} floats and the update has {}; start it afresh",
                 memory_.size(), update.size());
   std::vector<float> wanted(update.begin(), update.end());
-  if (!memory_.empty()) std::ranges::transform(wanted, memory_, wanted.begin(), std::plus{});
-  if (!std::ranges::all_of(wanted, [](float x) { return std::isfinite(x); }))
+  if (!memory_.empty()) add(wanted, memory_);
+  if (!all_finite(wanted))
     return fail(Code::kInvalid, "the update has a value that is not finite: training diverged");
   auto bytes = pipeline.encode(wanted, seed);
   TRY(pipeline.decode(bytes, wanted.size(),
                       [&](std::size_t offset, std::span<const float> sent) -> Result<void> {
-                        const auto lost = std::span(wanted).subspan(offset, sent.size());
-                        std::ranges::transform(lost, sent, lost.begin(), std::minus{});
+                        subtract(std::span(wanted).subspan(offset, sent.size()), sent);
                         return {};
                       }));
   memory_ = std::move(wanted);

@@ -1,6 +1,6 @@
 #include "compression/update/hadamard.h"
 
-#include "compression/update/simd_targets.h"
+#include "common/simd_targets.h"
 
 #include <algorithm>
 #include <bit>
@@ -11,24 +11,11 @@
 #define HWY_TARGET_INCLUDE "compression/update/hadamard.cpp"
 #include <hwy/foreach_target.h>
 // After foreach_target.h:
-#include <hwy/highway.h>
+#include "compression/update/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace preceptor::compression::HWY_NAMESPACE {
 namespace {
-
-namespace hn = hwy::HWY_NAMESPACE;
-using F = hn::CappedTag<float, 16>;
-using U = hn::RebindToUnsigned<F>;
-using V = hn::Vec<F>;
-constexpr std::size_t kLanes = hn::MaxLanes(F());
-
-/// Bit 31 set in each lane whose sign is to be flipped; lanes stand for values i, i + 1, ….
-HWY_INLINE V flips(const std::uint32_t* signs, std::size_t i) {
-  const auto up = hn::Sub(hn::Set(U(), std::uint32_t(31 - i % 32)), hn::Iota(U(), 0));
-  const auto lifted = hn::Shl(hn::Set(U(), signs[i / 32]), up);
-  return hn::BitCast(F(), hn::And(lifted, hn::Set(U(), 0x80000000u)));
-}
 
 #if HWY_TARGET != HWY_SCALAR
 /// The level of one stride below the vector's length: (a, b) becomes (a + b, a - b).
@@ -59,10 +46,10 @@ template <bool kFirst>
 HWY_INLINE void three_levels(float* x, std::size_t n, std::size_t s) {
   for (std::size_t block = 0; block < n; block += 8 * s) {
     for (std::size_t i = block; i < block + s; i += kLanes) {
-      V a = hn::LoadU(F(), x + i), b = hn::LoadU(F(), x + i + s);
-      V c = hn::LoadU(F(), x + i + 2 * s), d = hn::LoadU(F(), x + i + 3 * s);
-      V e = hn::LoadU(F(), x + i + 4 * s), f = hn::LoadU(F(), x + i + 5 * s);
-      V g = hn::LoadU(F(), x + i + 6 * s), h = hn::LoadU(F(), x + i + 7 * s);
+      V a = load(x + i), b = load(x + i + s);
+      V c = load(x + i + 2 * s), d = load(x + i + 3 * s);
+      V e = load(x + i + 4 * s), f = load(x + i + 5 * s);
+      V g = load(x + i + 6 * s), h = load(x + i + 7 * s);
       if constexpr (kFirst) {
         a = levels(a), b = levels(b), c = levels(c), d = levels(d);
         e = levels(e), f = levels(f), g = levels(g), h = levels(h);
@@ -70,10 +57,10 @@ HWY_INLINE void three_levels(float* x, std::size_t n, std::size_t s) {
       pair(a, b), pair(c, d), pair(e, f), pair(g, h);
       pair(a, c), pair(b, d), pair(e, g), pair(f, h);
       pair(a, e), pair(b, f), pair(c, g), pair(d, h);
-      hn::StoreU(a, F(), x + i), hn::StoreU(b, F(), x + i + s);
-      hn::StoreU(c, F(), x + i + 2 * s), hn::StoreU(d, F(), x + i + 3 * s);
-      hn::StoreU(e, F(), x + i + 4 * s), hn::StoreU(f, F(), x + i + 5 * s);
-      hn::StoreU(g, F(), x + i + 6 * s), hn::StoreU(h, F(), x + i + 7 * s);
+      store(a, x + i), store(b, x + i + s);
+      store(c, x + i + 2 * s), store(d, x + i + 3 * s);
+      store(e, x + i + 4 * s), store(f, x + i + 5 * s);
+      store(g, x + i + 6 * s), store(h, x + i + 7 * s);
     }
   }
 }
@@ -81,9 +68,9 @@ HWY_INLINE void three_levels(float* x, std::size_t n, std::size_t s) {
 HWY_INLINE void one_level(float* x, std::size_t n, std::size_t s) {
   for (std::size_t block = 0; block < n; block += 2 * s) {
     for (std::size_t i = block; i < block + s; i += kLanes) {
-      V a = hn::LoadU(F(), x + i), b = hn::LoadU(F(), x + i + s);
+      V a = load(x + i), b = load(x + i + s);
       pair(a, b);
-      hn::StoreU(a, F(), x + i), hn::StoreU(b, F(), x + i + s);
+      store(a, x + i), store(b, x + i + s);
     }
   }
 }
@@ -113,9 +100,10 @@ void flip(float* x, std::size_t n, const std::uint32_t* signs, float scale) {
     }
     return;
   }
-  const V factor = hn::Set(F(), scale);
+  const V factor = set(scale);
   for (std::size_t i = 0; i < n; i += kLanes)
-    hn::StoreU(hn::Mul(hn::Xor(hn::LoadU(F(), x + i), flips(signs, i)), factor), F(), x + i);
+    store(hn::Mul(hn::Xor(load(x + i), hn::BitCast(F(), lifted(signs[i / 32], i % 32))), factor),
+          x + i);
 }
 
 void rotate(float* x, std::size_t n, const std::uint32_t* signs, float scale) {

@@ -1,7 +1,8 @@
 #include "compression/update/pipeline.h"
 
 #include <algorithm>
-#include <cmath>
+
+#include "compression/update/passes.h"
 
 namespace preceptor::compression {
 namespace {
@@ -77,7 +78,7 @@ Bytes Pipeline::encode_tile(std::span<const float> tile, RandomStream random) co
 }
 
 Bytes Pipeline::encode(std::span<const float> update, std::uint64_t seed) const {
-  if (!std::ranges::all_of(update, [](float x) { return std::isfinite(x); }))
+  if (!all_finite(update))
     throw std::logic_error("Pipeline::encode: a value is not finite");
   Bytes out;
   ByteWriter writer(out);

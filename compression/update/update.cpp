@@ -1,7 +1,8 @@
 #include "compression/update/update.h"
 
 #include <algorithm>
-#include <cmath>
+
+#include "compression/update/passes.h"
 
 namespace preceptor::compression {
 
@@ -36,7 +37,7 @@ std::vector<float> UpdateCodec::gather(const Section& section, std::span<const f
 
 Result<Bytes> UpdateCodec::encode(std::span<const float> delta, std::uint64_t seed,
                                   ErrorFeedback& memory) const {
-  if (!std::ranges::all_of(delta, [](float x) { return std::isfinite(x); }))
+  if (!all_finite(delta))
     return fail(Code::kInvalid, "the update has a value that is not finite: training diverged");
   const auto weights = gather(weights_, delta);
   const auto first = error_feedback_ ? TRY(memory.encode(weights_.pipeline, weights, seed))

@@ -1,5 +1,5 @@
 #pragma once
-#include "compression/update/simd_targets.h"
+#include "common/simd_targets.h"
 
 #include <hwy/targets.h>
 
