@@ -1,11 +1,14 @@
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cmath>
+#include <functional>
 #include <limits>
 
 #include "common/options.h"
 #include "compression/update/bits.h"
 #include "compression/update/codec.h"
+#include "compression/update/passes.h"
 
 namespace preceptor::compression {
 namespace {
@@ -20,43 +23,56 @@ struct TopKOptions {
 
 constexpr unsigned kMaxRice = 20;  ///< of a gap; a tile has fewer places than 2^20
 
-std::uint32_t magnitude(float value) { return std::bit_cast<std::uint32_t>(value) & 0x7fffffff; }
+/// A magnitude that likely a few more than k of the values reach: the one of rank `margin` above k
+/// among values taken at equal distances. 0, which all reach, where that rank is past the end.
+float guess_threshold(std::span<const float> values, std::size_t k, double margin) {
+  constexpr std::size_t kSample = 2048;
+  const auto count = std::min(values.size(), kSample);
+  const auto share = double(k) * double(count) / double(values.size());
+  const auto rank = std::size_t(share + margin * (std::sqrt(share) + 1));
+  if (rank >= count) return 0;
+  std::array<float, kSample> sample;
+  for (std::size_t i = 0; i < count; ++i)
+    sample[i] = std::abs(values[i * values.size() / count]);
+  const auto wanted = sample.begin() + std::ptrdiff_t(rank);
+  std::nth_element(sample.begin(), wanted, sample.begin() + std::ptrdiff_t(count), std::greater{});
+  return *wanted;
+}
 
-/// The k-th largest magnitude (k >= 1) and how many are larger: radix selection, whose time does
-/// not depend on the values.
-struct Threshold {
-  std::uint32_t magnitude;
-  std::size_t above;
-};
-Threshold find_threshold(std::span<const float> values, std::size_t k) {
-  constexpr unsigned kDigit = 11;
-  std::uint32_t prefix = 0;
-  std::size_t above = 0;
-  for (int shift = 22; shift >= 0; shift -= int(kDigit)) {
-    std::array<std::uint32_t, 1 << kDigit> counts{};
-    const auto known = shift + int(kDigit);
-    for (const float value : values) {
-      const auto m = magnitude(value);
-      if (std::uint64_t(m) >> known == prefix) ++counts[m >> shift & (counts.size() - 1)];
-    }
-    auto digit = std::uint32_t(counts.size() - 1);
-    while (above + counts[digit] < k) above += counts[digit--];
-    prefix = prefix << kDigit | digit;
-  }
-  return {prefix, above};
+/// Places of the k largest magnitudes, the earlier one of equals, in order. The guess decides how
+/// many candidates one pass over the values leaves, never which of them stay.
+std::vector<std::uint32_t> largest(std::span<const float> values, std::size_t k) {
+  std::vector<std::uint32_t> places;
+  for (double margin = 4; places.size() < k; margin *= 4)
+    places = places_of_at_least(values, guess_threshold(values, k, margin));
+  if (places.size() == k) return places;
+  std::vector<float> magnitudes(places.size());
+  std::ranges::transform(places, magnitudes.begin(), [&](auto i) { return std::abs(values[i]); });
+  const auto last = magnitudes.begin() + std::ptrdiff_t(k - 1);
+  std::nth_element(magnitudes.begin(), last, magnitudes.end(), std::greater{});
+  const auto threshold = *last;
+  auto equals = k - std::size_t(std::count_if(magnitudes.begin(), last,
+                                              [&](float m) { return m > threshold; }));
+  std::erase_if(places, [&](auto i) {
+    const auto m = std::abs(values[i]);
+    if (m != threshold) return m < threshold;
+    return equals == 0 || equals-- == 0;
+  });
+  return places;
 }
 
 std::size_t varint_bytes(std::uint64_t value) { return (std::bit_width(value | 1) + 6) / 7; }
 
 /// Gaps (how many are left out before each kept value) by the Rice parameter that makes them
-/// shortest.
+/// shortest, or the first that no next one betters.
 void write_gaps(const std::vector<std::uint32_t>& gaps, Bytes& out) {
   unsigned parameter = 0;
   auto best = std::numeric_limits<std::uint64_t>::max();
   for (unsigned k = 0; k <= kMaxRice; ++k) {
     std::uint64_t bits = gaps.size() * (k + 1);
     for (const auto gap : gaps) bits += gap >> k;
-    if (bits < best) best = bits, parameter = k;
+    if (bits > best) break;  // it only grows from there
+    best = bits, parameter = k;
   }
   out.push_back(std::byte(parameter));
   BitWriter writer(out);
@@ -79,17 +95,11 @@ class TopK : public Codec {
     std::vector<float> kept;
     std::vector<std::uint32_t> gaps;
     if (n > 0) {
-      const auto k = values_left(n);
-      const auto threshold = find_threshold(packet.values, k);
-      auto equals = k - threshold.above;
-      kept.reserve(k), gaps.reserve(k);
-      for (std::size_t i = 0, next = 0; i < n; ++i) {
-        const auto m = magnitude(packet.values[i]);
-        if (m < threshold.magnitude || (m == threshold.magnitude && equals == 0)) continue;
-        equals -= m == threshold.magnitude;
-        kept.push_back(packet.values[i]);
-        gaps.push_back(std::uint32_t(i - next));
-        next = i + 1;
+      std::uint32_t next = 0;
+      for (const auto place : largest(packet.values, values_left(n))) {
+        kept.push_back(packet.values[place]);
+        gaps.push_back(place - next);
+        next = place + 1;
       }
     }
     write_gaps(gaps, head);

@@ -151,7 +151,7 @@ INSTANTIATE_TEST_SUITE_P(Registered, AnyCodec, testing::ValuesIn(codecs().names(
 
 TEST(Codecs, AreAllLinked) {
   const auto names = codecs().names();
-  for (const auto* name : {"cast16", "eden", "quantize", "topk", "zstd"})
+  for (const auto* name : {"cast16", "eden", "qsgd", "quantize", "sign", "topk", "zstd"})
     EXPECT_NE(std::ranges::find(names, name), names.end()) << name;
 }
 
