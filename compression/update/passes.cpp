@@ -84,6 +84,22 @@ void times_plus(float* y, float factor, const float* x, std::size_t n) {
   map(y, x, n, [&](V a, V b) { return hn::Add(hn::Mul(a, by), b); });
 }
 
+void plus_times(float* y, float factor, const float* x, std::size_t n) {
+  const V by = set(factor);
+  map(y, x, n, [&](V a, V b) { return hn::Add(a, hn::Mul(b, by)); });
+}
+
+double inner(const float* x, const float* y, std::size_t n) {
+  Sums sums;
+  for_steps(x, n / kStep * kStep, [&](const float* p, std::size_t i) {
+    for (std::size_t part = 0; part < kSplit; ++part)
+      sums.add(part, hn::Mul(load(p + part * kLanes), load(y + i + part * kLanes)));
+  });
+  auto total = sums.total();
+  for (auto i = n / kStep * kStep; i < n; ++i) total += double(x[i]) * y[i];
+  return total;
+}
+
 /// Writes up to n + 16 places.
 std::size_t places(const float* x, std::size_t n, float threshold, std::uint32_t* out) {
   std::size_t found = 0;
@@ -117,6 +133,8 @@ HWY_EXPORT(plus);
 HWY_EXPORT(minus);
 HWY_EXPORT(times);
 HWY_EXPORT(times_plus);
+HWY_EXPORT(plus_times);
+HWY_EXPORT(inner);
 HWY_EXPORT(places);
 
 std::size_t same_size(std::span<const float> a, std::span<const float> b) {
@@ -149,6 +167,13 @@ void multiply(std::span<float> y, float factor) {
 }
 void multiply_add(std::span<float> y, float factor, std::span<const float> x) {
   HWY_DYNAMIC_DISPATCH(times_plus)(y.data(), factor, x.data(), same_size(y, x));
+}
+
+void add_scaled(std::span<float> y, float factor, std::span<const float> x) {
+  HWY_DYNAMIC_DISPATCH(plus_times)(y.data(), factor, x.data(), same_size(y, x));
+}
+double dot(std::span<const float> x, std::span<const float> y) {
+  return HWY_DYNAMIC_DISPATCH(inner)(x.data(), y.data(), same_size(x, y));
 }
 
 std::vector<std::uint32_t> places_of_at_least(std::span<const float> x, float threshold) {

@@ -25,6 +25,10 @@ void multiply(std::span<float> y, float factor);
 /// y[i] = factor * y[i] + x[i], rounded twice.
 void multiply_add(std::span<float> y, float factor, std::span<const float> x);
 
+/// y[i] = y[i] + factor * x[i], rounded twice.
+void add_scaled(std::span<float> y, float factor, std::span<const float> x);
+double dot(std::span<const float> x, std::span<const float> y);
+
 /// Places i with |x[i]| >= threshold >= 0, in order. x.size() < 2^32.
 std::vector<std::uint32_t> places_of_at_least(std::span<const float> x, float threshold);
 

@@ -81,7 +81,9 @@ class Quantize : public Codec {
       return fail(Code::kCorrupt, "{}: {} values in a tile of {}", name_, n, max_values);
     const auto scales = TRY(reader.take(blocks(n) * sizeof(std::uint16_t)));
     const auto packed = TRY(reader.take(padded(n) * bits_ / 8));
-    const auto codes = TRY(unpack(packed, n));
+    const auto codes = unpack_codes(packed, bits_);
+    bool broken = std::any_of(codes.begin() + std::ptrdiff_t(n), codes.end(),
+                              [](auto code) { return code != std::byte{0}; });
     packet.values.resize(n);
     for (std::size_t at = 0, i = 0; at < n; at += block_, ++i) {
       std::uint16_t bits;
@@ -89,9 +91,11 @@ class Quantize : public Codec {
       if (bits > 0x7f7f)
         return fail(Code::kCorrupt, "{}: a scale that is negative or not finite", name_);
       const auto end = std::min(n, at + block_);
-      values_of_codes(std::span(codes).subspan(at, end - at), levels_, from_bf16(bits),
-                      packet.values.data() + at);
+      broken |= values_of_codes(std::span(codes).subspan(at, end - at), levels_, from_bf16(bits),
+                                packet.values.data() + at) > 2 * levels_;
     }
+    if (broken)  // codes above 2 Q, and padding other than zero, stand for nothing
+      return fail(Code::kCorrupt, "{}: a level outside -{} … {}", name_, levels_, levels_);
     packet.drop_front(reader.left());
     return {};
   }
@@ -121,17 +125,6 @@ class Quantize : public Codec {
     else
       squares = sum_of_squares(block);
     return std::max(largest, float(std::min(std::sqrt(squares), double(kBf16Max))));
-  }
-
-  /// Codes above 2 Q and padding other than zero stand for nothing.
-  Result<Bytes> unpack(std::span<const std::byte> packed, std::size_t n) const {
-    auto codes = unpack_codes(packed, bits_);
-    const auto high = std::ranges::max_element(codes);
-    bool broken = high != codes.end() && std::to_integer<unsigned>(*high) > 2 * levels_;
-    for (auto i = n; i < codes.size(); ++i) broken |= codes[i] != std::byte{0};
-    if (broken)
-      return fail(Code::kCorrupt, "{}: a level outside -{} … {}", name_, levels_, levels_);
-    return codes;
   }
 
   const char* name_;

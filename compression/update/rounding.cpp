@@ -44,22 +44,31 @@ void round_all(const float* x, std::size_t n, float scale, unsigned levels,
   std::memcpy(codes + i, made, n - i);
 }
 
-HWY_INLINE V value(const std::uint8_t* codes, hn::Vec<I> levels, V step, V scale) {
-  const auto level = hn::Sub(hn::PromoteTo(I(), hn::LoadU(B(), codes)), levels);
-  return hn::Mul(hn::Mul(hn::ConvertTo(F(), level), step), scale);
+HWY_INLINE hn::Vec<I> value(const std::uint8_t* codes, hn::Vec<I> levels, V step, V scale,
+                            float* x) {
+  const auto code = hn::PromoteTo(I(), hn::LoadU(B(), codes));
+  store(hn::Mul(hn::Mul(hn::ConvertTo(F(), hn::Sub(code, levels)), step), scale), x);
+  return code;
 }
 
-void values(const std::uint8_t* codes, std::size_t n, unsigned levels, float scale, float* x) {
+unsigned values(const std::uint8_t* codes, std::size_t n, unsigned levels, float scale, float* x) {
   const V step = set(1.0f / float(levels)), factor = set(scale);
   const auto zero = hn::Set(I(), std::int32_t(levels));
+  auto high = hn::Zero(I());
   std::size_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) store(value(codes + i, zero, step, factor), x + i);
-  if (i == n) return;
-  std::uint8_t last[kStep] = {};
-  float made[kStep];
-  std::memcpy(last, codes + i, n - i);
-  store(value(last, zero, step, factor), made);
-  std::memcpy(x + i, made, (n - i) * sizeof(float));
+  for (; i + kLanes <= n; i += kLanes)
+    high = hn::Max(high, value(codes + i, zero, step, factor, x + i));
+  if (i < n) {
+    std::uint8_t last[kStep] = {};
+    float made[kStep];
+    std::memcpy(last, codes + i, n - i);
+    high = hn::Max(high, value(last, zero, step, factor, made));
+    std::memcpy(x + i, made, (n - i) * sizeof(float));
+  }
+  std::int32_t all[kLanes], most = 0;
+  hn::StoreU(high, I(), all);
+  for (const auto code : all) most = code > most ? code : most;
+  return unsigned(most);
 }
 
 }  // namespace
@@ -97,8 +106,9 @@ void round_stochastically(std::span<const float> x, float scale, unsigned levels
   (x.data(), x.size(), scale, levels, noise.data(), reinterpret_cast<std::uint8_t*>(codes));
 }
 
-void values_of_codes(std::span<const std::byte> codes, unsigned levels, float scale, float* x) {
-  HWY_DYNAMIC_DISPATCH(values)
+unsigned values_of_codes(std::span<const std::byte> codes, unsigned levels, float scale,
+                         float* x) {
+  return HWY_DYNAMIC_DISPATCH(values)
   (reinterpret_cast<const std::uint8_t*>(codes.data()), codes.size(), levels, scale, x);
 }
 

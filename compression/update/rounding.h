@@ -13,8 +13,8 @@ namespace preceptor::compression {
 void round_stochastically(std::span<const float> x, float scale, unsigned levels,
                           std::span<const std::uint32_t> noise, std::byte* codes);
 
-/// x[i] = (codes[i] - Q) / Q * scale.
-void values_of_codes(std::span<const std::byte> codes, unsigned levels, float scale, float* x);
+/// x[i] = (codes[i] - Q) / Q * scale. Returns the highest code, which may be above 2 Q.
+unsigned values_of_codes(std::span<const std::byte> codes, unsigned levels, float scale, float* x);
 
 /// Codes below 2^bits, bits 2, 4 or 8, as bit fields, low bits first. codes.size() fills whole bytes.
 void pack_codes(std::span<const std::byte> codes, unsigned bits, Bytes& out);

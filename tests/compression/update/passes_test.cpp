@@ -45,7 +45,16 @@ TEST(Passes, AgreeWithTheirDefinitionsAndAcrossInstructionSets) {
       EXPECT_NEAR(sum_of_squares(x), squares, 1e-5 * squares);
       EXPECT_NEAR(sum_of_magnitudes(x), magnitudes, 1e-5 * magnitudes);
       EXPECT_EQ(largest_magnitude(x), largest);
-      sums.push_back({sum_of_squares(x), sum_of_magnitudes(x)});
+      sums.push_back({sum_of_squares(x), sum_of_magnitudes(x), dot(x, y)});
+      double product_of_both = 0;
+      for (std::size_t i = 0; i < n; ++i) product_of_both += double(x[i]) * y[i];
+      EXPECT_NEAR(dot(x, y), product_of_both, 1e-5 * squares);
+      auto scaled = y;
+      add_scaled(scaled, 0.3f, x);
+      for (std::size_t i = 0; i < n; ++i) {
+        const float rounded = x[i] * 0.3f;
+        ASSERT_EQ(scaled[i], y[i] + rounded);
+      }
       auto sum = y, difference = y, product = y, fused = y;
       add(sum, x), subtract(difference, x), multiply(product, 0.3f), multiply_add(fused, 0.3f, x);
       for (std::size_t i = 0; i < n; ++i) {
