@@ -129,6 +129,7 @@ void Coordinator::close_round(Time now) {
   send(round_->turn_away());
   round_.reset();
   ++rounds_done_;
+  if (record.outcome != "void" && !accumulator_.settle(*job_.codec)) record.outcome = "void";
   if (record.outcome == "void") {
     ++void_rounds_;
   } else {

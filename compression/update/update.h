@@ -44,6 +44,7 @@ class UpdateCodec {
   using Fold = std::function<Result<void>(std::size_t, std::span<const float>)>;
   Result<void> decode(std::span<const std::byte> bytes, const Fold& fold) const;
 
+  std::size_t model_size() const { return model_size_; }  ///< space.size()
   /// Floats that updates are added up in: space.size(), and a linear transform's.
   std::size_t sum_size() const;
   /// The coordinator, once a round: makes the mean of what was folded, [sum_size()], the update of
