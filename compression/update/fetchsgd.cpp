@@ -70,7 +70,9 @@ class CountSketch {
 /// FetchSGD (Rothchild 2020, arXiv:2007.07682): a site sends a count sketch of its update and keeps
 /// nothing. Sketches add up; momentum and error feedback are the coordinator's, in the sketch: u =
 /// momentum u + mean, e = e + u, then the k largest estimates from e are the round's update and are
-/// taken off e. memory: u, then e.
+/// taken off e. They are read again as they are taken, the largest first: of two values in one cell
+/// the second does not take what the first has taken, which would let e grow without bound. The
+/// sketch needs several cells a row for each value that changes. memory: u, then e.
 class FetchSgd : public Transform {
  public:
   FetchSgd(const FetchSgdOptions& options, std::size_t floats, unsigned bits)
@@ -100,10 +102,13 @@ class FetchSgd : public Transform {
     for (std::size_t i = 0; i < floats_; ++i) estimates[i] = sketch_.estimate(e, i);
     if (!all_finite(estimates))
       return fail(Code::kInvalid, "fetchsgd: the rounds' sketches add up to what is not finite");
+    auto places = largest_places(estimates, kept_);
+    std::ranges::stable_sort(
+        places, [&](auto a, auto b) { return std::abs(estimates[a]) > std::abs(estimates[b]); });
     std::vector<float> update(floats_);
-    for (const auto i : largest_places(estimates, kept_)) {
-      update[i] = estimates[i];
-      sketch_.add(e, i, -estimates[i]);
+    for (const auto i : places) {
+      update[i] = sketch_.estimate(e, i);
+      sketch_.add(e, i, -update[i]);
     }
     return fold(0, update);
   }

@@ -201,7 +201,8 @@ TEST(FetchSgd, FindsTheLargeValuesInTheSumOfManySites) {
   ParameterSpace space;
   space.add("w", {20000}, Role::kWeight);
   const auto fetch =
-      transform("fetchsgd", space.pieces(), {{"fraction", "0.0005"}, {"momentum", "0"}});
+      transform("fetchsgd", space.pieces(),
+                {{"fraction", "0.0005"}, {"momentum", "0"}, {"ratio", "2"}});
   Transform::Memory none;
   std::vector<float> sum(fetch->coded_size());
   RandomStream random(3, "sites");
