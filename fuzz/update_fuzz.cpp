@@ -51,7 +51,8 @@ std::vector<std::vector<std::uint8_t>> seeds() {
       update[j] = std::sin(float(j * j)) / float(1 + j % 7);
     compression::ErrorFeedback memory;
     std::vector<std::uint8_t> seed{std::uint8_t(i)};
-    for (const auto b : codecs()[i].encode(update, 1, memory).value())
+    const auto bytes = codecs()[i].encode(update, 1, memory).value();
+    for (const auto b : bytes)
       seed.push_back(std::to_integer<std::uint8_t>(b));
     all.push_back(std::move(seed));
   }

@@ -183,7 +183,7 @@ TEST_F(RefusalTest, OfWeightsThatCouldOverflowLeavesTheSumUntouched) {
 TEST(Accumulator, AddsUpSketchesAndUnpacksTheirMeanOnceARound) {
   const auto space = made_space();
   compression::UpdateOptions options;
-  options.weights = {{{"codec", "fetchsgd"}, {"rows", "1"}, {"ratio", "1"}, {"fraction", "1"}, {"momentum", "0.5"}}};
+  options.weights = {{{"codec", "fetchsgd"}, {"rows", "5"}, {"ratio", "1"}, {"fraction", "1e-9"}, {"momentum", "0.5"}}};
   options.statistics = {};
   options.error_feedback = false;
   const auto codec = compression::UpdateCodec::create(options, space).value();

@@ -295,8 +295,8 @@ TEST(UpdateCodec, ATransformGoesInFrontOfThePipelineAndErrorFeedbackRemembersWha
 TEST(UpdateCodec, ALinearTransformIsAddedUpCodedAndSettledOnce) {
   const auto space = network();
   const auto codec =
-      UpdateCodec::create(options_of({{{"codec", "fetchsgd"}, {"fraction", "1"}, {"ratio", "1"},
-                                       {"rows", "1"}, {"momentum", "0"}}},
+      UpdateCodec::create(options_of({{{"codec", "fetchsgd"}, {"fraction", "1e-9"}, {"ratio", "1"},
+                                       {"momentum", "0"}}},
                                      false),
                           space).value();
   ASSERT_GT(codec.sum_size(), space.size());
