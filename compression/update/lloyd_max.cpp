@@ -76,8 +76,11 @@ void dequantise(const LloydMax& q, float* x, std::size_t n, float scale, const s
   for (int i = 0; i < 1 << (kBits - 1); ++i) levels[i] = q.levels[std::size_t(i)] * scale;
   for (std::size_t i = 0; i < n; i += kStep) {
     std::uint32_t words[kBits] = {};
-    for (int bit = 0; bit < kBits; ++bit)
-      std::memcpy(&words[bit], planes + std::size_t(bit) * stride + i / 8, 2);
+    for (int bit = 0; bit < kBits; ++bit) {
+      std::uint16_t word;
+      std::memcpy(&word, planes + std::size_t(bit) * stride + i / 8, sizeof word);
+      words[bit] = word;
+    }
     float last[kStep];
     auto* to = i + kStep <= n ? x + i : last;
     for (std::size_t part = 0; part < kSplit; ++part) {

@@ -88,6 +88,8 @@ Bytes Pipeline::encode(std::span<const float> update, std::uint64_t seed) const 
   for (std::size_t i = 0; i < tiles_of(update.size()); ++i) {
     const auto tile = encode_tile(update.subspan(i * kTile, tile_size(i, update.size())),
                                   RandomStream(seed, "codec", {i}));
+    if (i == 0)  // the others will be about as long
+      out.reserve(out.size() + tiles_of(update.size()) * (kTileHeader + tile.size() * 17 / 16));
     writer.put(std::uint32_t(tile.size()));
     writer.put(tile);
   }

@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 HWY_BEFORE_NAMESPACE();
 namespace preceptor::compression::HWY_NAMESPACE {
@@ -61,7 +62,7 @@ template <class Mask>
 HWY_INLINE std::uint32_t bits_of(Mask mask) {
   std::uint8_t bytes[8] = {};
   hn::StoreMaskBits(F(), mask, bytes);
-  std::uint32_t bits;
+  std::conditional_t<(kLanes > 8), std::uint16_t, std::uint8_t> bits;  // as wide as was stored
   std::memcpy(&bits, bytes, sizeof bits);
   return bits;
 }
