@@ -8,6 +8,7 @@
 #include <stdexcept>
 
 #include "common/hash.h"
+#include "common/philox.h"
 
 namespace preceptor {
 
@@ -49,8 +50,10 @@ std::uint32_t RandomStream::bits32() {
 void RandomStream::fill(std::span<std::uint32_t> out) {
   std::size_t i = 0;
   while (i < out.size() && used_ < 4) out[i++] = buffer_[used_++];
-  for (; i + 4 <= out.size(); i += 4)
-    std::ranges::copy(next_block(), out.begin() + std::ptrdiff_t(i));
+  const auto blocks = (out.size() - i) / 4;
+  philox_blocks(key_, block_, out.subspan(i, 4 * blocks));
+  block_ += blocks;
+  i += 4 * blocks;
   while (i < out.size()) out[i++] = bits32();
 }
 

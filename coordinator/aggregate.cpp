@@ -17,6 +17,7 @@ Result<void> Accumulator::fold(const compression::UpdateCodec& codec, std::span<
     }
     return {};
   }));
+  sums_.resize(std::max(sums_.size(), codec.sum_size()));
   if (std::sqrt(square) > max_norm) return fail(Code::kRefused, "its norm {:.4g} is above {:.4g}", std::sqrt(square), max_norm);
   TRY(codec.decode(update, [&](std::size_t offset, std::span<const float> values) -> Result<void> {
     for (std::size_t i = 0; i < values.size(); ++i)
@@ -24,6 +25,18 @@ Result<void> Accumulator::fold(const compression::UpdateCodec& codec, std::span<
     return {};
   }));
   weight_ += weight;
+  return {};
+}
+
+Result<void> Accumulator::settle(const compression::UpdateCodec& codec) {
+  if (codec.sum_size() == codec.model_size()) return {};
+  std::vector<float> mean(sums_.size());
+  for (std::size_t i = 0; i < mean.size(); ++i) mean[i] = float(double(sums_[i]) / (kScale * double(weight_)));
+  TRY(codec.settle(mean, memory_));
+  for (std::size_t i = 0; i < codec.model_size(); ++i) {
+    if (!(std::abs(mean[i]) <= kMaxValue)) return fail(Code::kRefused, "the round's value {} is above {}", i, kMaxValue);
+    sums_[i] = std::int64_t(std::llrint(double(mean[i]) * kScale)) * std::int64_t(weight_);
+  }
   return {};
 }
 

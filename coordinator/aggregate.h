@@ -20,14 +20,19 @@ class Accumulator {
   /// weights overflow) or kCorrupt.
   Result<void> fold(const compression::UpdateCodec& codec, std::span<const std::byte> update, std::uint64_t weight, double max_norm);
 
+  /// Once a round, before apply: makes the update out of what a linear transform (a count sketch) left to be added
+  /// up coded; nothing to do without one. Error: kRefused or kInvalid, and the round has no update.
+  Result<void> settle(const compression::UpdateCodec& codec);
+
   std::uint64_t weight() const { return weight_; }
   /// model[i] += rate · sum[i] / weight. Needs weight() > 0.
   void apply(std::span<float> model, double rate) const;
-  void clear();
+  void clear();  ///< the sum, not the transform's memory
 
  private:
-  std::vector<std::int64_t> sums_;
+  std::vector<std::int64_t> sums_;  ///< of the parameters, and behind them what a linear transform adds
   std::uint64_t weight_ = 0;
+  compression::Transform::Memory memory_;  ///< of that transform: momentum and error feedback, from round to round
 };
 
 }  // namespace preceptor::coordinator

@@ -78,7 +78,7 @@ class Job {
   const data::Federation* federation_ = nullptr;
   std::filesystem::path out_;
   std::optional<Derived> derived_;
-  std::optional<compression::UpdateCodec> codec_;  ///< of the custom profile
+  std::optional<compression::UpdateCodec> codec_;  ///< of the plain profile
   std::optional<compression::RingCodec> ring_;     ///< of the secure one
   std::unique_ptr<RoundSum> sum_;
   std::optional<compression::ModelDelta> downlink_;  ///< of downlink.mode: delta

@@ -16,6 +16,11 @@ Result<void> PlainSum::fold(std::span<const std::byte> update, std::uint64_t ann
   return sum_.fold(*codec_, update, announced, max_norm);
 }
 
+Result<std::optional<RoundSum::Told>> PlainSum::close() {
+  TRY(sum_.settle(*codec_));
+  return std::nullopt;
+}
+
 void SecureSum::begin(std::uint32_t round) {
   sum_.clear();
   mean_.clear();

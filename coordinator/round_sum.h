@@ -39,7 +39,7 @@ class PlainSum : public RoundSum {
   Result<void> admit(const transport::UpdateOffer& offer, std::uint64_t announced) const override;
   Result<void> fold(std::span<const std::byte> update, std::uint64_t announced, double max_norm) override;
   std::size_t max_nodes() const override { return std::size_t(-1); }
-  Result<std::optional<Told>> close() override { return std::nullopt; }
+  Result<std::optional<Told>> close() override;
   void apply(std::span<float> model, double rate) const override { sum_.apply(model, rate); }
   std::uint64_t weight() const { return sum_.weight(); }  ///< training images in the sum
 

@@ -21,6 +21,9 @@ const std::vector<Pipeline>& pipelines() {
              {{{"codec", "quantize"}, {"bits", "4"}, {"block", "64"}}},
              {{{"codec", "topk"}, {"fraction", "0.2"}}},
              {{{"codec", "zstd"}}},
+             {{{"codec", "eden"}, {"bits", "3"}, {"chunk", "128"}}},
+             {{{"codec", "qsgd"}, {"levels", "3"}, {"bucket", "100"}}},
+             {{{"codec", "sign"}, {"bucket", "64"}}},
              {{{"codec", "topk"}, {"fraction", "0.5"}},
               {{"codec", "quantize"}},
               {{"codec", "zstd"}}}})

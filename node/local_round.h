@@ -15,7 +15,7 @@ class Workbench {
   static Result<std::unique_ptr<Workbench>> create(const Plan& plan);
   const Plan& plan() const { return plan_; }
   models::FlatModel& student() { return student_; }
-  const compression::UpdateCodec& codec() const { return codec_; }  ///< of the custom profile
+  const compression::UpdateCodec& codec() const { return codec_; }  ///< of the plain profile
   const compression::RingCodec* ring() const { return ring_ ? &*ring_ : nullptr; }  ///< null but in the secure profile
   /// A second student with these parameters, in evaluation mode, for the "global" distillation term.
   distill::Teacher reference(std::span<const float> parameters);

@@ -1,7 +1,8 @@
 #include "compression/update/pipeline.h"
 
 #include <algorithm>
-#include <cmath>
+
+#include "compression/update/passes.h"
 
 namespace preceptor::compression {
 namespace {
@@ -78,7 +79,7 @@ Bytes Pipeline::encode_tile(std::span<const float> tile, RandomStream random) co
 }
 
 Bytes Pipeline::encode(std::span<const float> update, std::uint64_t seed) const {
-  if (!std::ranges::all_of(update, [](float x) { return std::isfinite(x); }))
+  if (!all_finite(update))
     throw std::logic_error("Pipeline::encode: a value is not finite");
   Bytes out;
   ByteWriter writer(out);
@@ -88,6 +89,8 @@ Bytes Pipeline::encode(std::span<const float> update, std::uint64_t seed) const 
   for (std::size_t i = 0; i < tiles_of(update.size()); ++i) {
     const auto tile = encode_tile(update.subspan(i * kTile, tile_size(i, update.size())),
                                   RandomStream(seed, "codec", {i}));
+    if (i == 0)  // the others will be about as long
+      out.reserve(out.size() + tiles_of(update.size()) * (kTileHeader + tile.size() * 17 / 16));
     writer.put(std::uint32_t(tile.size()));
     writer.put(tile);
   }

@@ -32,7 +32,20 @@ std::vector<Fidelity> UpdateCodec::fidelity(std::span<const float> delta, std::u
   auto weights = gather(weights_, delta);
   if (error_feedback_ && memory.memory().size() == weights.size())
     for (std::size_t i = 0; i < weights.size(); ++i) weights[i] += memory.memory()[i];
-  return weights_.pipeline.fidelity(weights, seed);
+  const auto& pipeline = weights_.pipelines[std::min<std::size_t>(memory.updates, weights_.pipelines.size() - 1)];
+  if (!weights_.transform) return pipeline.fidelity(weights, seed);
+  auto basis = memory.basis;
+  const auto coded = weights_.transform->encode(weights, seed, basis);
+  std::vector<float> decoded;
+  Transform::Memory none;
+  const auto undone = weights_.transform->decode(coded, none, [&](std::size_t, std::span<const float> floats) -> Result<void> {
+    decoded.insert(decoded.end(), floats.begin(), floats.end());
+    return {};
+  });
+  if (!undone) throw std::logic_error("an update of our own does not decode: " + undone.error().message);
+  auto measured = pipeline.fidelity(coded, seed);
+  measured.insert(measured.begin(), measure_fidelity(weights_.transform_name, weights, decoded));
+  return measured;
 }
 
 }  // namespace preceptor::compression

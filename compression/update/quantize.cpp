@@ -4,6 +4,8 @@
 #include "common/half.h"
 #include "common/options.h"
 #include "compression/update/codec.h"
+#include "compression/update/passes.h"
+#include "compression/update/rounding.h"
 
 namespace preceptor::compression {
 namespace {
@@ -18,17 +20,37 @@ struct QuantizeOptions {
   }
 };
 
-/// Stochastic rounding to the levels -Q … Q times a scale a block, Q = 2^(bits-1) - 1, so 2 bits
-/// are ternary (QSGD, Alistarh 2017, arXiv:1610.02132; TernGrad, Wen 2017, arXiv:1705.07878). The
-/// scale is the block's largest magnitude as a bfloat16 rounded up, so no value is clipped; only
+struct QsgdOptions {
+  int levels = 7;           ///< s, on each side of 0; 2 bits a value for 1, 4 up to 7, 8 up to 127
+  int bucket = 512;         ///< values that share a norm
+  std::string norm = "l2";  ///< max: finer steps; l2: more zeros, which an entropy coder likes
+  template <class V>
+  void visit(V& v) {
+    v("levels", levels, Range{1, 127});
+    v("bucket", bucket, Range{16, 65536});
+    v("norm", norm, OneOf{"l2", "max"});
+  }
+};
+
+/// Stochastic rounding to the levels -Q … Q times a scale a block (QSGD, Alistarh 2017,
+/// arXiv:1610.02132; ternary: TernGrad, Wen 2017, arXiv:1705.07878). `quantize` has as many levels
+/// as its bits hold and the block's largest magnitude for a scale; `qsgd` has any number, and the
+/// norm that its authors divide by. The scale is a bfloat16 rounded up, so no value is clipped; only
 /// |x| above the largest bfloat16 (3.39e38) is. Unbiased to 2^-23 of a step. Layout: varint n,
 /// ceil(n / block) scales, then level + Q in `bits` bits each, low bits first.
 class Quantize : public Codec {
  public:
   explicit Quantize(const QuantizeOptions& options)
-      : bits_(unsigned(options.bits)),
+      : name_("quantize"),
+        bits_(unsigned(options.bits)),
         block_(std::size_t(options.block)),
         levels_((1u << (bits_ - 1)) - 1) {}
+  explicit Quantize(const QsgdOptions& options)
+      : name_("qsgd"),
+        bits_(options.levels <= 1 ? 2 : options.levels <= 7 ? 4 : 8),
+        block_(std::size_t(options.bucket)),
+        levels_(unsigned(options.levels)),
+        euclidean_(options.norm == "l2") {}
 
   void encode(Packet& packet, RandomStream& random) const override {
     const auto n = packet.values.size();
@@ -36,17 +58,18 @@ class Quantize : public Codec {
     head.reserve(size_bound(n, packet.bytes.size()));
     ByteWriter writer(head);
     writer.varint(n);
-    std::vector<std::uint8_t> codes(padded(n));
+    Bytes codes(padded(n));
     std::vector<std::uint32_t> noise(std::min(block_, n));
     for (std::size_t at = 0; at < n; at += block_) {
       const auto block =
           std::span<const float>(packet.values).subspan(at, std::min(block_, n - at));
-      const auto scale = to_bf16_up(largest(block));
+      const auto scale = to_bf16_up(norm(block));
       writer.put(scale);
       random.fill(std::span(noise).first(block.size()));
-      round(block, from_bf16(scale), noise.data(), codes.data() + at);
+      round_stochastically(block, scale > 0 ? from_bf16(scale) : 1, levels_,
+                           std::span(noise).first(block.size()), codes.data() + at);
     }
-    pack(codes, head);
+    pack_codes(codes, bits_, head);
     packet.put_front(std::move(head));
     packet.values.clear();
   }
@@ -55,21 +78,24 @@ class Quantize : public Codec {
     ByteReader reader(packet.bytes);
     const auto n = TRY(reader.varint());
     if (n > max_values)
-      return fail(Code::kCorrupt, "quantize: {} values in a tile of {}", n, max_values);
+      return fail(Code::kCorrupt, "{}: {} values in a tile of {}", name_, n, max_values);
     const auto scales = TRY(reader.take(blocks(n) * sizeof(std::uint16_t)));
     const auto packed = TRY(reader.take(padded(n) * bits_ / 8));
-    const auto codes = TRY(unpack(packed, n));
+    const auto codes = unpack_codes(packed, bits_);
+    bool broken = std::any_of(codes.begin() + std::ptrdiff_t(n), codes.end(),
+                              [](auto code) { return code != std::byte{0}; });
     packet.values.resize(n);
     for (std::size_t at = 0, i = 0; at < n; at += block_, ++i) {
       std::uint16_t bits;
       std::memcpy(&bits, scales.data() + i * sizeof bits, sizeof bits);
       if (bits > 0x7f7f)
-        return fail(Code::kCorrupt, "quantize: a scale that is negative or not finite");
-      const auto scale = from_bf16(bits), step = 1.0f / float(levels_);
+        return fail(Code::kCorrupt, "{}: a scale that is negative or not finite", name_);
       const auto end = std::min(n, at + block_);
-      for (auto j = at; j < end; ++j)
-        packet.values[j] = float(int(codes[j]) - int(levels_)) * step * scale;
+      broken |= values_of_codes(std::span(codes).subspan(at, end - at), levels_, from_bf16(bits),
+                                packet.values.data() + at) > 2 * levels_;
     }
+    if (broken)  // codes above 2 Q, and padding other than zero, stand for nothing
+      return fail(Code::kCorrupt, "{}: a level outside -{} … {}", name_, levels_, levels_);
     packet.drop_front(reader.left());
     return {};
   }
@@ -83,63 +109,29 @@ class Quantize : public Codec {
 
  private:
   static constexpr std::size_t kMaxVarint = 10;
-  static constexpr unsigned kFraction = 23;  ///< bits of the fixed point that is rounded
-
   std::size_t blocks(std::size_t n) const { return (n + block_ - 1) / block_; }
   /// Codes that fill whole bytes.
   std::size_t padded(std::size_t n) const {
     return (n + 8 / bits_ - 1) / (8 / bits_) * (8 / bits_);
   }
 
-  static float largest(std::span<const float> block) {
-    std::uint32_t most = 0;
-    for (const float x : block) most = std::max(most, std::bit_cast<std::uint32_t>(x) & 0x7fffffff);
-    return std::bit_cast<float>(most);
+  /// Of a bucket's values; in double where their squares leave float's range.
+  float norm(std::span<const float> block) const {
+    const auto largest = largest_magnitude(block);
+    if (!euclidean_ || largest == 0) return largest;
+    double squares = 0;
+    if (largest > 0x1p50f || largest < 0x1p-50f)
+      for (const double x : block) squares += x * x;
+    else
+      squares = sum_of_squares(block);
+    return std::max(largest, float(std::min(std::sqrt(squares), double(kBf16Max))));
   }
 
-  /// x / scale is at most 1, so (x / scale + 1) * Q in fixed point, and noise below one level, fit
-  /// 31 bits.
-  void round(std::span<const float> block, float scale, const std::uint32_t* noise,
-             std::uint8_t* codes) const {
-    const auto divisor = scale > 0 ? scale : 1.0f, to_fixed = float(levels_ << kFraction);
-    const auto zero = std::int32_t(levels_ << kFraction);
-    for (std::size_t i = 0; i < block.size(); ++i) {
-      const auto unit = std::clamp(block[i] / divisor, -1.0f, 1.0f);
-      const auto fixed =
-          zero + std::int32_t(unit * to_fixed) + std::int32_t(noise[i] >> (32 - kFraction));
-      codes[i] = std::uint8_t(fixed >> kFraction);
-    }
-  }
-
-  void pack(const std::vector<std::uint8_t>& codes, Bytes& out) const {
-    const auto in_byte = 8 / bits_;
-    for (std::size_t i = 0; i < codes.size(); i += in_byte) {
-      unsigned byte = 0;
-      for (unsigned j = 0; j < in_byte; ++j) byte |= unsigned(codes[i + j]) << j * bits_;
-      out.push_back(std::byte(byte));
-    }
-  }
-
-  /// The code 2^bits - 1 and padding other than zero stand for nothing.
-  Result<std::vector<std::uint8_t>> unpack(std::span<const std::byte> packed, std::size_t n) const {
-    const auto in_byte = 8 / bits_, mask = (1u << bits_) - 1;
-    std::vector<std::uint8_t> codes(packed.size() * in_byte);
-    bool broken = false;
-    for (std::size_t i = 0; i < packed.size(); ++i) {
-      for (unsigned j = 0; j < in_byte; ++j) {
-        const auto code = std::to_integer<unsigned>(packed[i]) >> j * bits_ & mask;
-        codes[i * in_byte + j] = std::uint8_t(code);
-        broken |= code == mask;
-      }
-    }
-    for (auto i = n; i < codes.size(); ++i) broken |= codes[i] != 0;
-    if (broken) return fail(Code::kCorrupt, "quantize: a level outside -{} … {}", levels_, levels_);
-    return codes;
-  }
-
+  const char* name_;
   unsigned bits_;
   std::size_t block_;
   unsigned levels_;  ///< Q
+  bool euclidean_ = false;
 };
 
 const RegisterCodec kQuantize{
@@ -148,6 +140,11 @@ const RegisterCodec kQuantize{
       if (!std::has_single_bit(unsigned(options.bits)))
         return fail(Code::kInvalid, "quantize: bits: {} is not one of: 2, 4, 8", options.bits);
       return std::make_unique<Quantize>(options);
+    }};
+
+const RegisterCodec kQsgd{
+    "qsgd", [](const CodecSettings& settings) -> Result<std::unique_ptr<Codec>> {
+      return std::make_unique<Quantize>(TRY(read_settings<QsgdOptions>(settings, "qsgd")));
     }};
 
 }  // namespace

@@ -2,6 +2,7 @@
 #include "common/options.h"
 #include "common/parameter_space.h"
 #include "compression/update/error_feedback.h"
+#include "compression/update/hadamard.h"
 #include "compression/update/ring_transform.h"
 #include "compression/update/totals.h"
 
@@ -31,7 +32,7 @@ struct RingOptions {
     v("max_nodes", max_nodes, Range{0, 1 << 20});
     v("clip", clip, Range{1e-6, 1e6});
     v("range", range, Range{1, 16});
-    v("chunk", chunk, Range{64, 1 << 20});
+    v("chunk", chunk, Range{64, double(kMaxHadamard)});
     v("keep", keep, Range{0.001, 1});
     v("error_feedback", error_feedback);
     v("weights", weights, OneOf{"none", "capped"});

@@ -2,10 +2,9 @@
 
 #include <algorithm>
 #include <bit>
-#include <cmath>
 #include <vector>
 
-#include "common/random.h"
+#include "compression/update/hadamard.h"
 
 namespace preceptor::compression {
 namespace {
@@ -14,30 +13,10 @@ constexpr double kMaxWaste = 0.03;
 /// Chunks dealt at a time: one cache line of the update feeds as many.
 constexpr std::size_t kDealt = 16;
 
-/// Butterflies in place, unscaled; the size is a power of two.
-void hadamard(std::span<float> x) {
-  for (std::size_t half = 1; half < x.size(); half *= 2) {
-    for (std::size_t start = 0; start < x.size(); start += 2 * half) {
-      float* low = x.data() + start;
-      float* high = low + half;
-      for (std::size_t i = 0; i < half; ++i) {
-        const float a = low[i], b = high[i];
-        low[i] = a + b;
-        high[i] = a - b;
-      }
-    }
-  }
-}
-
-/// Turns the signs of a chunk by the stream's bits and scales it.
-void flip(std::span<float> chunk, std::uint64_t seed, std::uint32_t round, std::size_t index,
-          float scale) {
-  std::vector<std::uint32_t> bits(chunk.size() / 32);
-  RandomStream(seed, "rotation", {round, index}).fill(bits);
-  for (std::size_t i = 0; i < chunk.size(); ++i) {
-    const auto sign = (bits[i / 32] >> i % 32) << 31;
-    chunk[i] = scale * std::bit_cast<float>(std::bit_cast<std::uint32_t>(chunk[i]) ^ sign);
-  }
+std::vector<std::uint32_t> signs_of(std::size_t chunk, std::uint64_t seed, std::uint32_t round, std::size_t index) {
+  std::vector<std::uint32_t> signs(sign_words(chunk));
+  RandomStream(seed, "rotation", {round, index}).fill(signs);
+  return signs;
 }
 
 }  // namespace
@@ -52,7 +31,6 @@ RingTransform::RingTransform(std::size_t floats, std::size_t chunk)
 void RingTransform::forward(std::span<const float> values, std::uint64_t seed, std::uint32_t round,
                             const Chunk& take) const {
   std::vector<float> dealt(kDealt * chunk_);
-  const auto scale = float(1 / std::sqrt(double(chunk_)));
   for (std::size_t first = 0; first < chunks_; first += kDealt) {
     const auto count = std::min(kDealt, chunks_ - first);
     for (std::size_t p = 0; p < chunk_; ++p) {
@@ -62,8 +40,7 @@ void RingTransform::forward(std::span<const float> values, std::uint64_t seed, s
     }
     for (std::size_t c = 0; c < count; ++c) {
       const auto chunk = std::span(dealt).subspan(c * chunk_, chunk_);
-      flip(chunk, seed, round, first + c, scale);
-      hadamard(chunk);
+      rotate_chunk(chunk, signs_of(chunk_, seed, round, first + c));
       take((first + c) * chunk_, chunk);
     }
   }
@@ -72,14 +49,12 @@ void RingTransform::forward(std::span<const float> values, std::uint64_t seed, s
 void RingTransform::inverse(std::span<float> values, std::uint64_t seed, std::uint32_t round,
                             const Chunk& give) const {
   std::vector<float> dealt(kDealt * chunk_);
-  const auto scale = float(1 / std::sqrt(double(chunk_)));
   for (std::size_t first = 0; first < chunks_; first += kDealt) {
     const auto count = std::min(kDealt, chunks_ - first);
     for (std::size_t c = 0; c < count; ++c) {
       const auto chunk = std::span(dealt).subspan(c * chunk_, chunk_);
       give((first + c) * chunk_, chunk);
-      hadamard(chunk);
-      flip(chunk, seed, round, first + c, scale);
+      unrotate_chunk(chunk, signs_of(chunk_, seed, round, first + c));
     }
     for (std::size_t p = 0; p < chunk_; ++p) {
       const auto to = p * chunks_ + first;

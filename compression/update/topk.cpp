@@ -1,4 +1,4 @@
-#include <array>
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <limits>
@@ -6,6 +6,7 @@
 #include "common/options.h"
 #include "compression/update/bits.h"
 #include "compression/update/codec.h"
+#include "compression/update/selection.h"
 
 namespace preceptor::compression {
 namespace {
@@ -20,43 +21,18 @@ struct TopKOptions {
 
 constexpr unsigned kMaxRice = 20;  ///< of a gap; a tile has fewer places than 2^20
 
-std::uint32_t magnitude(float value) { return std::bit_cast<std::uint32_t>(value) & 0x7fffffff; }
-
-/// The k-th largest magnitude (k >= 1) and how many are larger: radix selection, whose time does
-/// not depend on the values.
-struct Threshold {
-  std::uint32_t magnitude;
-  std::size_t above;
-};
-Threshold find_threshold(std::span<const float> values, std::size_t k) {
-  constexpr unsigned kDigit = 11;
-  std::uint32_t prefix = 0;
-  std::size_t above = 0;
-  for (int shift = 22; shift >= 0; shift -= int(kDigit)) {
-    std::array<std::uint32_t, 1 << kDigit> counts{};
-    const auto known = shift + int(kDigit);
-    for (const float value : values) {
-      const auto m = magnitude(value);
-      if (std::uint64_t(m) >> known == prefix) ++counts[m >> shift & (counts.size() - 1)];
-    }
-    auto digit = std::uint32_t(counts.size() - 1);
-    while (above + counts[digit] < k) above += counts[digit--];
-    prefix = prefix << kDigit | digit;
-  }
-  return {prefix, above};
-}
-
 std::size_t varint_bytes(std::uint64_t value) { return (std::bit_width(value | 1) + 6) / 7; }
 
 /// Gaps (how many are left out before each kept value) by the Rice parameter that makes them
-/// shortest.
+/// shortest, or the first that no next one betters.
 void write_gaps(const std::vector<std::uint32_t>& gaps, Bytes& out) {
   unsigned parameter = 0;
   auto best = std::numeric_limits<std::uint64_t>::max();
   for (unsigned k = 0; k <= kMaxRice; ++k) {
     std::uint64_t bits = gaps.size() * (k + 1);
     for (const auto gap : gaps) bits += gap >> k;
-    if (bits < best) best = bits, parameter = k;
+    if (bits > best) break;  // it only grows from there
+    best = bits, parameter = k;
   }
   out.push_back(std::byte(parameter));
   BitWriter writer(out);
@@ -79,17 +55,11 @@ class TopK : public Codec {
     std::vector<float> kept;
     std::vector<std::uint32_t> gaps;
     if (n > 0) {
-      const auto k = values_left(n);
-      const auto threshold = find_threshold(packet.values, k);
-      auto equals = k - threshold.above;
-      kept.reserve(k), gaps.reserve(k);
-      for (std::size_t i = 0, next = 0; i < n; ++i) {
-        const auto m = magnitude(packet.values[i]);
-        if (m < threshold.magnitude || (m == threshold.magnitude && equals == 0)) continue;
-        equals -= m == threshold.magnitude;
-        kept.push_back(packet.values[i]);
-        gaps.push_back(std::uint32_t(i - next));
-        next = i + 1;
+      std::uint32_t next = 0;
+      for (const auto place : largest_places(packet.values, values_left(n))) {
+        kept.push_back(packet.values[place]);
+        gaps.push_back(place - next);
+        next = place + 1;
       }
     }
     write_gaps(gaps, head);

@@ -10,6 +10,7 @@
 
 #include "common/bytes.h"
 #include "common/hash.h"
+#include "common/philox.h"
 
 // Statistical bounds are five standard deviations, or the chi-square quantile at 1e-6: a correct
 // generator with another seed would fail one such check about once in a million.
@@ -54,6 +55,21 @@ TEST(Random, FillDrawsWhatSoManyCallsWould) {
     for (const auto word : batch) EXPECT_EQ(one.bits32(), word);
   }
   EXPECT_EQ(one.bits64(), many.bits64());
+}
+
+/// The counter carries into its upper word in the middle of a vector, too.
+TEST(Random, BlocksManyAtOnceArePhilox) {
+  const std::array<std::uint32_t, 2> key{0x12345678, 0x9abcdef0};
+  const std::uint64_t first = 0xfffffffdULL;
+  for (const std::size_t blocks : {1, 3, 8, 33}) {
+    std::vector<std::uint32_t> words(4 * blocks), wanted;
+    for (std::size_t i = 0; i < blocks; ++i)
+      for (const auto word : RandomStream::philox(
+               {std::uint32_t(first + i), std::uint32_t((first + i) >> 32), 0, 0}, key))
+        wanted.push_back(word);
+    philox_blocks(key, first, words);
+    EXPECT_EQ(words, wanted) << blocks;
+  }
 }
 
 TEST(Random, StreamsDifferByEachPartOfTheirName) {

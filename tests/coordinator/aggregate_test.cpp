@@ -179,5 +179,38 @@ TEST_F(RefusalTest, OfWeightsThatCouldOverflowLeavesTheSumUntouched) {
     EXPECT_THAT(refusal(sum, update, weight), HasSubstr("training images in one round")) << weight;
 }
 
+/// Two sites' sketches, weighted 1 and 3, and the memory that the coordinator keeps between rounds.
+TEST(Accumulator, AddsUpSketchesAndUnpacksTheirMeanOnceARound) {
+  const auto space = made_space();
+  compression::UpdateOptions options;
+  options.weights = {{{"codec", "fetchsgd"}, {"rows", "5"}, {"ratio", "1"}, {"fraction", "1e-9"}, {"momentum", "0.5"}}};
+  options.statistics = {};
+  options.error_feedback = false;
+  const auto codec = compression::UpdateCodec::create(options, space).value();
+  const auto weight = std::size_t(std::ranges::find_if(space.pieces(), [](const Piece& p) { return p.role == Role::kWeight; })->offset);
+  Accumulator sum(space.size());
+  std::vector<float> model(space.size());
+  for (const float expected : {2.5f, 2.5f + 3.75f}) {  // momentum: 2.5, then 2.5 / 2 + 2.5
+    sum.clear();
+    for (const auto& [value, samples] : {std::pair{1.0f, 1u}, {3.0f, 3u}}) {
+      std::vector<float> delta(space.size());
+      delta[weight] = value;
+      compression::ErrorFeedback unused;
+      ASSERT_TRUE(sum.fold(codec, codec.encode(delta, 1, unused).value(), samples, 100));
+    }
+    ASSERT_TRUE(sum.settle(codec));
+    sum.apply(model, 1);
+    EXPECT_FLOAT_EQ(model[weight], expected);
+  }
+}
+
+TEST_F(AccumulatorTest, HasNothingToSettleWithoutATransform) {
+  const auto delta = made_delta(space, 1);
+  fold(sum, delta, 3);
+  const auto before = mean(sum);
+  ASSERT_TRUE(sum.settle(codec));
+  EXPECT_EQ(mean(sum), before);
+}
+
 }  // namespace
 }  // namespace preceptor::coordinator

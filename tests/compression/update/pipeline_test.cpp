@@ -238,7 +238,7 @@ std::string refusal(const std::vector<CodecSettings>& stages) {
 
 TEST(Pipeline, ABadStageIsRefusedByNumberAndName) {
   EXPECT_THAT(refusal({{{"codec", "topk"}}, {{"codec", "gzip"}}}),
-              AllOf(HasSubstr("stage 2 (gzip): "), HasSubstr("cast16, quantize, topk, zstd")));
+              AllOf(HasSubstr("stage 2 (gzip): "), HasSubstr("cast16, eden, qsgd, quantize, sign, topk, zstd")));
   EXPECT_THAT(refusal({{{"bits", "4"}}}),
               AllOf(HasSubstr("stage 1 (?)"), HasSubstr("'codec'"), HasSubstr("zstd")));
   EXPECT_THAT(refusal({{{"codec", "quantize"}}, {{"codec", "topk"}}}),
