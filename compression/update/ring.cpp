@@ -107,6 +107,11 @@ Result<RingCodec> RingCodec::create(const RingOptions& options, const ParameterS
   auto filled = options;
   filled.ring_bits = TRY(compression::ring_bits(options));
   RingCodec codec(filled, space);
+  if (options.noise > 0 && codec.statistics_.size > 0)
+    return fail(Code::kInvalid,
+                "ring: {} normalisation statistics and noise do not go together: statistics are no "
+                "clipped sum that noise could hide; set statistics: keep, or use a network without batch norm",
+                codec.statistics_.size);
   if (codec.weights_.size == 0) return fail(Code::kInvalid, "ring: the model has no weights");
   return codec;
 }

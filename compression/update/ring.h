@@ -78,7 +78,8 @@ class RingCodec {
  public:
   static constexpr double kStatisticsClip = 1024;
 
-  /// Error: kInvalid, as of ring_bits, or for a model without weights.
+  /// Error: kInvalid, as of ring_bits, for a model without weights, or for noise where statistics
+  /// would travel.
   static Result<RingCodec> create(const RingOptions& options, const ParameterSpace& space);
 
   const RingOptions& options() const { return options_; }  ///< with ring_bits filled in

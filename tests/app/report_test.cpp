@@ -53,6 +53,22 @@ std::string first_unbalanced(const std::string& page) {
   return open.empty() ? "" : open.back();
 }
 
+TEST_F(ReportTest, TellsWhatTheCodecLeftOfTheUpdatesAndNamesAStageThatDestroysThem) {
+  write_run(summary({site("north", 0.06, "federation helped")}));
+  EXPECT_EQ(page().find("What did the codec leave"), std::string::npos) << "nothing was measured";
+  auto line = round_line(1, {"north"}, kNobody);
+  line["fidelity"] = {{{"stage", "topk"}, {"cosine", 0.75}, {"norm_ratio", 0.5}},
+                      {{"stage", "quan<tize"}, {"cosine", 0.05}, {"norm_ratio", 4}},
+                      "rubbish"};
+  write("rounds.jsonl", line.dump() + "\n");
+  const auto text = page();
+  EXPECT_NE(text.find("What did the codec leave of the updates?"), std::string::npos);
+  EXPECT_NE(text.find("0.750"), std::string::npos);
+  EXPECT_NE(text.find("Stage quan&lt;tize of the update codec destroys the updates"), std::string::npos);
+  EXPECT_EQ(text.find("Stage topk of the update codec destroys"), std::string::npos);
+  EXPECT_EQ(first_unbalanced(text), "");
+}
+
 TEST_F(ReportTest, AnswersFirstThenShowsEveryPart) {
   write_run(
       summary({site("north", 0.06, "federation helped"), site("south", 0.01, "no difference")}));

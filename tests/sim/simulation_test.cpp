@@ -109,6 +109,39 @@ TEST(Simulation, TheSecureProfilesModelIsNearTheOneOfFloats) {
   EXPECT_LT(apart, 1e-6 * moved);
 }
 
+Json first_round(const Run& done) {
+  const auto lines = *read_text(done.file("rounds.jsonl"), 1 << 20);
+  return Json::parse(lines.substr(0, lines.find('\n')));
+}
+
+TEST(Simulation, EachStageOfTheCodecSaysWhatItLeftOfTheUpdates) {
+  const auto stages = [](const Json& round) {
+    std::vector<std::string> names;
+    for (const auto& stage : round["fidelity"]) names.push_back(stage["stage"]);
+    return names;
+  };
+  const auto custom = first_round(run({"federation.rounds=1"}));
+  EXPECT_EQ(stages(custom), (std::vector<std::string>{"topk", "quantize", "zstd"}));
+  EXPECT_LT(custom["fidelity"][0]["cosine"].get<double>(), 0.999);
+  EXPECT_GT(custom["fidelity"][0]["cosine"].get<double>(), 0.3);
+  EXPECT_EQ(custom["fidelity"][2], (Json{{"stage", "zstd"}, {"cosine", custom["fidelity"][1]["cosine"]}, {"norm_ratio", custom["fidelity"][1]["norm_ratio"]}}));
+  const auto secure = first_round(run({"federation.rounds=1", "update.profile=secure", "update.ring.bits=12", "update.ring.clip=0.5", "update.ring.weight_cap=100"}));
+  EXPECT_EQ(stages(secure), (std::vector<std::string>{"clip", "round"}));
+  EXPECT_GT(secure["fidelity"][0]["cosine"].get<double>(), 0.9999) << "to clip is to shorten";
+}
+
+TEST(Simulation, ModelsAsPatchesSaveBytesOnTheWayDown) {
+  const std::vector<std::string> four{"federation.rounds=4"};
+  auto delta = four;
+  delta.push_back("federation.downlink.mode=delta");
+  const auto whole = run(four), patches = run(delta), again = run(delta);
+  // One whole model and four patches of a quarter instead of five models.
+  EXPECT_LT(patches.summary["bytes_down"].get<double>(), 0.5 * whole.summary["bytes_down"].get<double>());
+  EXPECT_EQ(patches.summary["model_hash"], again.summary["model_hash"]);
+  EXPECT_NE(patches.summary["model_hash"], whole.summary["model_hash"]);
+  for (const auto& site : patches.summary["sites"]) EXPECT_TRUE(site["global_accuracy"].is_number());
+}
+
 TEST(Simulation, ARingThatTheCohortCouldOverflowIsRefusedBeforeAnythingTrains) {
   const auto yaml = parse_yaml(kConfig, "test", {"update.profile=secure", "update.ring.bits=8", "update.ring.ring_bits=9"});
   auto options = *read_options<SimulationOptions>(*yaml, "test");

@@ -176,8 +176,8 @@ TEST(RingCodec, TheBoundaryOfTheRingIsExact) {
   EXPECT_EQ(make({.bits = 2, .max_nodes = 7}, space).options().ring_bits, 4);
   EXPECT_EQ(make({.bits = 2, .max_nodes = 8}, space).options().ring_bits, 5);
   // 6 deviations of noise take their room too: 508 + 6·0.5 = 511 fits, 508 + 6·0.7 does not.
-  EXPECT_EQ(make({.bits = 8, .max_nodes = 4, .noise = 0.5}, space).options().ring_bits, 10);
-  EXPECT_EQ(make({.bits = 8, .max_nodes = 4, .noise = 0.7}, space).options().ring_bits, 11);
+  EXPECT_EQ(make({.bits = 8, .max_nodes = 4, .statistics = "keep", .noise = 0.5}, space).options().ring_bits, 10);
+  EXPECT_EQ(make({.bits = 8, .max_nodes = 4, .statistics = "keep", .noise = 0.7}, space).options().ring_bits, 11);
 }
 
 TEST(RingCodec, RefusesARingThatCouldOverflowWithItsNumbers) {
@@ -194,6 +194,7 @@ TEST(RingCodec, RefusesARingThatCouldOverflowWithItsNumbers) {
   EXPECT_THAT(refusal({.bits = 20, .max_nodes = 4097}), HasSubstr("at most 32"));
   EXPECT_THAT(refusal({.max_nodes = 0}), HasSubstr("max_nodes"));
   EXPECT_THAT(refusal({.max_nodes = 3, .chunk = 1000}), HasSubstr("power of two"));
+  EXPECT_THAT(refusal({.max_nodes = 3, .noise = 1}), HasSubstr("statistics: keep"));
 }
 
 TEST(RingCodec, TheLargestSumDoesNotWrap) {
