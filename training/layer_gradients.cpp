@@ -258,7 +258,8 @@ void LayerRecorder::refuse(const std::string& use) {
 
 void ParameterGradients::add_squares(at::Tensor& squares) const {
   if (each.defined()) {
-    squares.add_(each.flatten(1).norm(2, {1}).to(torch::kFloat64).square());
+    const auto rows = each.dim() > 2 ? each.flatten(2) : each.unsqueeze(1);  // float32 along a row, float64 over rows
+    squares.add_(rows.norm(2, {2}).to(torch::kFloat64).square().sum(1));
   } else if (inputs.size(1) == 1) {
     squares.add_((inputs.flatten(1).norm(2, {1}) * outputs.flatten(1).norm(2, {1})).to(torch::kFloat64).square());
   } else {

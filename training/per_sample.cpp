@@ -130,7 +130,7 @@ SampleNorms PerSampleGradients::add_clipped_one_by_one(const Batch& batch, std::
       loss.backward();
       each_loss.push_back(loss.detach());
     }
-    norms.push_back(model_->gradients().norm());
+    norms.push_back(model_->gradients().norm(2, torch::kFloat64).to(torch::kFloat32));  // millions of terms
     if (i < count) sum.add_(model_->gradients() * (bound / norms.back().clamp_min(1e-30)).clamp_max(1));
   }
   model_->gradients().copy_(sum);
