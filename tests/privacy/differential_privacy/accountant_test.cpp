@@ -70,8 +70,8 @@ TEST(Accountant, FiveRenyiValuesAreThoseOfDpAccounting) {  // google/differentia
       {1.5, 6.70579741e-4}, {2.5, 1.08548710e-3}, {5, 2.18075656e-3}, {50, 2.38460375e-2}, {100, 1.67416308e2}};
   for (const auto& [order, value] : kValues) {
     const double ours = 50 * sampled_gaussian_rdp(0.01, 2.5, order);
-    if (order == std::floor(order)) EXPECT_LT(relative(ours, value), 1e-4) << order;
-    else EXPECT_LT(ours, value) << order;  // theirs is interpolated from above; exact integral below
+    if (order == std::floor(order)) { EXPECT_LT(relative(ours, value), 1e-4) << order; }
+    else { EXPECT_LT(ours, value) << order; }  // theirs is interpolated from above; exact integral below
   }
 }
 
@@ -159,7 +159,7 @@ TEST(Accountant, TheBoundsOfIntegerNoiseHoldForOneElementByDirectSum) {
         const IntegerNoise noise{std::sqrt(variance), 1, double(shift), double(shift), 1};
         const double exact = moved_divergence(skellam, shift, order), bound = skellam_rdp(noise, order);
         EXPECT_LE(exact, bound) << variance << " " << shift << " " << order;
-        if (variance >= 25) EXPECT_LE(bound, exact * 1.6) << variance << " " << shift << " " << order;
+        if (variance >= 25) { EXPECT_LE(bound, exact * 1.6) << variance << " " << shift << " " << order; }
         EXPECT_LE(moved_divergence(gauss, shift, order), discrete_gaussian_rdp(noise, order) * (1 + 1e-9));
       }
   }
