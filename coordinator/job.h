@@ -70,13 +70,17 @@ class Job {
 
  private:
   Job() = default;
+  Result<void> size_ring();
+  Result<void> make_sum(const ParameterSpace& space);
   JobOptions options_;
   Plan plan_;
   std::string config_hash_;
   const data::Federation* federation_ = nullptr;
   std::filesystem::path out_;
   std::optional<Derived> derived_;
-  std::optional<compression::UpdateCodec> codec_;
+  std::optional<compression::UpdateCodec> codec_;  ///< of the custom profile
+  std::optional<compression::RingCodec> ring_;     ///< of the secure one
+  std::unique_ptr<RoundSum> sum_;
   std::unique_ptr<Coordinator> machine_;
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
   std::uint64_t accepted_updates_ = 0;

@@ -42,6 +42,8 @@ PlanReady Site::weigh(const std::string& text) {
   auto student = build_guarded(plan->student);
   if (!student) return refuse(student.error().message);
   const auto mib = double(student->space().size()) * 4 / (1 << 20);
+  if (plan->update.profile == "secure")
+    if (auto ring = compression::RingCodec::create(plan->update.ring, student->space()); !ring) return refuse(ring.error().message);
   if (mib > limits_.model_mib) return refuse(fmt::format("a student of {:.1f} MiB; limits.model_mib is {}", mib, limits_.model_mib));
   plan_ = std::move(*plan);
   const bool teacher = !plan_.teacher.sha256.empty() && double(plan_.teacher.bytes) <= limits_.teacher_mib * (1 << 20);
