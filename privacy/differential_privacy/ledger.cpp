@@ -76,11 +76,13 @@ Ledger::~Ledger() {
   if (file_ >= 0) ::close(file_);
 }
 
-Result<Ledger> Ledger::open(const fs::path& dir, const Digest& dataset, const std::string& name, std::uint64_t records) {
+Result<Ledger> Ledger::open(const fs::path& dir, const std::string& dataset, const std::string& name, std::uint64_t records) {
+  if (dataset.size() != 64 || dataset.find_first_not_of("0123456789abcdef") != std::string::npos)
+    return fail(Code::kInvalid, "a ledger is named by 64 hexadecimal digits, not '{}'", dataset);
   std::error_code error;
   fs::create_directories(dir, error);
   if (error) return fail(Code::kIo, "cannot make {}: {}", dir.string(), error.message());
-  const auto path = dir / (hex(dataset) + ".ledger");
+  const auto path = dir / (dataset + ".ledger");
   Ledger ledger(path, ::open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
   if (ledger.file_ < 0) return system_error(path, "open");
   if (::flock(ledger.file_, LOCK_EX | LOCK_NB) != 0)
@@ -89,7 +91,7 @@ Result<Ledger> Ledger::open(const fs::path& dir, const Digest& dataset, const st
   return ledger;
 }
 
-Result<void> Ledger::load(const Digest& dataset, const std::string& name, std::uint64_t records) {
+Result<void> Ledger::load(const std::string& dataset, const std::string& name, std::uint64_t records) {
   auto parsed = TRY(parse_files(path_));
   state_ = std::move(parsed.state);
   last_ = std::move(parsed.last_hash);
@@ -97,8 +99,8 @@ Result<void> Ledger::load(const Digest& dataset, const std::string& name, std::u
     if (::ftruncate(file_, off_t(parsed.whole_bytes)) != 0) return system_error(path_, "mend");
     return append(file_, *parsed.replay, path_);
   }
-  if (last_ != first_hash(hex(dataset))) return {};
-  state_ = {hex(dataset), name.substr(0, kMaxName), records, {}};
+  if (last_ != first_hash(dataset)) return {};
+  state_ = {dataset, name.substr(0, kMaxName), records, {}};
   return write(header_json(state_));
 }
 
@@ -127,7 +129,7 @@ Result<void> Ledger::affordable(const Mechanism& release, std::uint64_t times, c
   const auto after = epsilon_spent(all, budget.delta);
   if (after.epsilon <= budget.epsilon) return {};
   const double spent = state_.debits.empty() ? 0 : std::min(before, state_.spent(budget.delta).epsilon);
-  return fail(Code::kRefused, "privacy budget of data set {}: ε = {:.4g} is spent, {} more step(s) would make {:.4g} at δ = {:g}, and limits.epsilon_max is {:g}; "
+  return fail(Code::kRefused, "privacy budget of data set {}: ε = {:.4g} is spent, {} more step(s) would make {:.4g} at δ = {:g}, and limits.privacy.epsilon_max is {:g}; "
               "fewer rounds, more noise (a smaller privacy.differential_privacy.epsilon), or other data",
               state_.dataset.substr(0, 12), spent, all.back().steps, after.epsilon, budget.delta, budget.epsilon);
 }

@@ -4,7 +4,6 @@
 #include <string>
 #include <vector>
 
-#include "common/hash.h"
 #include "privacy/differential_privacy/accountant.h"
 
 namespace preceptor::privacy {
@@ -45,9 +44,9 @@ struct LedgerState {
 /// One process at a time (flock). Not thread-safe.
 class Ledger {
  public:
-  /// Opens or begins the ledger of a data set. kUnavailable: another process has it. kCorrupt: it was
+  /// Opens or begins the ledger of a data set, by its content hash (64 hexadecimal digits). kUnavailable: another process has it. kCorrupt: it was
   /// changed or lost its end; nothing may be released until it is restored.
-  static Result<Ledger> open(const std::filesystem::path& dir, const Digest& dataset, const std::string& name,
+  static Result<Ledger> open(const std::filesystem::path& dir, const std::string& dataset, const std::string& name,
                              std::uint64_t records);
   ~Ledger();
   Ledger(Ledger&&) noexcept;
@@ -62,7 +61,7 @@ class Ledger {
 
  private:
   Ledger(std::filesystem::path path, int file) : path_(std::move(path)), file_(file) {}
-  Result<void> load(const Digest& dataset, const std::string& name, std::uint64_t records);
+  Result<void> load(const std::string& dataset, const std::string& name, std::uint64_t records);
   Result<void> write(const std::string& json);
 
   std::filesystem::path path_;

@@ -2,6 +2,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "common/hash.h"
+
 namespace preceptor::privacy {
 namespace {
 

@@ -10,6 +10,7 @@
 #include <fstream>
 
 #include "common/file.h"
+#include "common/hash.h"
 #include "common/random.h"
 #include "tests/support/temp_dir.h"
 
@@ -20,12 +21,12 @@ namespace fs = std::filesystem;
 using test::TempDir;
 using testing::HasSubstr;
 
-const Digest kData = sha256("images of a hospital");
+const std::string kData = hex(sha256("images of a hospital"));
 const Budget kPlenty{1e9, 1e-5};
 
 Debit step(std::uint32_t round, double sigma = 2) { return {"lung", round, {Noise::kGaussian, 0.1, sigma, {}, 10}, 0}; }
-fs::path file_in(const fs::path& dir) { return dir / (hex(kData) + ".ledger"); }
-fs::path head_in(const fs::path& dir) { return dir / (hex(kData) + ".head"); }
+fs::path file_in(const fs::path& dir) { return dir / (kData + ".ledger"); }
+fs::path head_in(const fs::path& dir) { return dir / (kData + ".head"); }
 Result<Ledger> open(const fs::path& dir) { return Ledger::open(dir, kData, "chest", 5000); }
 
 std::string text_of(const fs::path& path) { return read_text(path, 1 << 20).value(); }
@@ -79,7 +80,7 @@ TEST(Ledger, RefusesWhatWouldSpendMoreThanTheBudgetAndWritesNothing) {
   while ((debited = ledger->debit(step(std::uint32_t(rounds + 1)), budget)) && rounds < 1000) ++rounds;
   ASSERT_FALSE(debited);
   EXPECT_EQ(debited.error().code, Code::kRefused);
-  EXPECT_THAT(debited.error().message, HasSubstr("limits.epsilon_max is 2"));
+  EXPECT_THAT(debited.error().message, HasSubstr("limits.privacy.epsilon_max is 2"));
   EXPECT_GT(rounds, 3);
   EXPECT_LE(ledger->state().spent(1e-5).epsilon, 2);
   // The Rényi bound alone would have said no before.
@@ -103,7 +104,7 @@ TEST(Ledger, SaysBeforehandWhetherAJobIsAffordable) {
 TEST(Ledger, TwoDataSetsHaveTwoBudgets) {
   TempDir dir;
   auto one = open(dir.path());
-  auto two = Ledger::open(dir.path(), sha256("other images"), "skin", 10);
+  auto two = Ledger::open(dir.path(), hex(sha256("other images")), "skin", 10);
   ASSERT_TRUE(one && two);
   ASSERT_TRUE(one->debit(step(1), kPlenty));
   EXPECT_EQ(two->state().spent(1e-5).epsilon, 0);
@@ -163,7 +164,7 @@ TEST(Ledger, ACrashBeforeTheHeadIsNewLeavesTheLedgerAsItWas) {
   TempDir dir;
   put(file_in(dir.path()), files[1].ledger);
   put(head_in(dir.path()), files[1].head);
-  put(dir.path() / (hex(kData) + ".head.tmp1.2"), "half a li");
+  put(dir.path() / (kData + ".head.tmp1.2"), "half a li");
   EXPECT_EQ(open(dir.path())->state().debits.size(), 1u);
 }
 
@@ -228,7 +229,8 @@ TEST(Ledger, ALedgerOfOtherDataDoesNotPassForThis) {
   const auto other = dir.path() / (hex(sha256("other")) + ".ledger");
   put(other, files[1].ledger);
   put(fs::path(other).replace_extension(".head"), files[1].head);
-  EXPECT_FALSE(Ledger::open(dir.path(), sha256("other"), "x", 1));
+  EXPECT_FALSE(Ledger::open(dir.path(), hex(sha256("other")), "x", 1));
+  EXPECT_FALSE(Ledger::open(dir.path(), "../" + kData.substr(3), "x", 1));
 }
 
 TEST(Ledger, HostileBytesAreRefusedOrUnderstood) {
