@@ -242,6 +242,19 @@ TEST(Accountant, CalibrationSaysWhenNoNoiseIsEnough) {
   EXPECT_EQ(none.error().code, Code::kInvalid);
 }
 
+// --gtest_also_run_disabled_tests --gtest_filter='*Table*'
+TEST(Accountant, DISABLED_TableAgainstTheReferences) {
+  std::printf("%-9s %-7s %-6s %-6s | %-14s %-14s %-8s | %-10s %-10s %s\n", "q", "sigma", "steps", "delta", "Renyi", "reference", "rel.",
+              "loss d.", "reference", "rel.");
+  for (const auto& row : kRows) {
+    const auto curves = rdp_spent(gaussian(row.q, row.sigma, row.steps), row.delta).epsilon;
+    const SampledGaussian part{row.q, row.sigma, row.steps};
+    const double loss = PrivacyLoss(std::span(&part, 1)).epsilon(row.delta);
+    std::printf("%-9.6g %-7.4g %-6llu %-6g | %-14.10f %-14.10f %+.0e | %-10.6f %-10.6f %+.0e\n", row.q, row.sigma, (unsigned long long)row.steps,
+                row.delta, curves, row.rdp, curves / row.rdp - 1, loss, row.pld, loss / row.pld - 1);
+  }
+}
+
 TEST(Accountant, ArgumentsOutOfRangeAreRefused) {
   EXPECT_THROW(sampled_gaussian_rdp(0, 1, 2), std::invalid_argument);
   EXPECT_THROW(sampled_gaussian_rdp(0.5, 0, 2), std::invalid_argument);
