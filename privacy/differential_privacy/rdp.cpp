@@ -28,7 +28,7 @@ double log_moment_whole(double q, double sigma, double order) {
 }
 
 /// The same for any α: two binomial series, left and right of the point z0 where the two terms of the
-/// mixture are equal. nullopt-like: infinity where the series is too slow to be summed.
+/// mixture are equal. Infinity where the series is too slow to be summed.
 double log_moment_fraction(double q, double sigma, double order) {
   const double z0 = sigma * sigma * std::log(1 / q - 1) + 0.5;
   const double width = std::numbers::sqrt2 * sigma, variance = 2 * sigma * sigma;
@@ -69,12 +69,13 @@ double sampled_gaussian_rdp(double q, double sigma, double order) {
   demand(q > 0 && q <= 1, "the sampling rate is in (0, 1]");
   demand(sigma > 0 && order > 1, "the noise multiplier is above 0, an order above 1");
   if (q == 1) return order / (2 * sigma * sigma);
-  double moment = order == std::floor(order) ? log_moment_whole(q, sigma, order) : log_moment_fraction(q, sigma, order);
-  if (moment == kInfinity) {  // Rényi divergence does not fall with the order
-    const double next = std::ceil(order);
-    return log_moment_whole(q, sigma, next) / (next - 1);
-  }
-  return std::max(0.0, moment) / (order - 1);
+  const auto whole = [&](double n) { return log_moment_whole(q, sigma, n) / (n - 1); };
+  if (order == std::floor(order)) return whole(order);
+  // Rényi divergence does not fall with the order: where the series is too slow, or what it adds up to
+  // was lost in cancellation, the next whole order answers, and the ones around bound what rounding did.
+  const double above = whole(std::ceil(order)), below = order > 2 ? whole(std::floor(order)) : 0;
+  const double moment = log_moment_fraction(q, sigma, order);
+  return moment > 0 && moment < kInfinity ? std::clamp(moment / (order - 1), below, std::max(below, above)) : above;
 }
 
 double discrete_gaussian_rdp(const IntegerNoise& noise, double order) {
@@ -117,7 +118,7 @@ double amplified_rdp(double q, const std::function<double(double)>& rdp, double 
   for (double k = 2; k <= whole; ++k)
     sum = log_add(sum, (k > 2 ? std::log(3.0) : 0.0) + log_binomial(whole, k) + (whole - k) * stay + k * std::log(q) +
                            (k - 1) * rdp(k));
-  return std::min(rdp(order), std::max(0.0, sum) / (whole - 1));
+  return std::isfinite(sum) ? std::min(rdp(order), std::max(0.0, sum) / (whole - 1)) : rdp(order);
 }
 
 RdpEpsilon rdp_to_epsilon(std::span<const double> orders, std::span<const double> curve, double delta) {
@@ -125,8 +126,8 @@ RdpEpsilon rdp_to_epsilon(std::span<const double> orders, std::span<const double
   RdpEpsilon best{kInfinity, 0};
   for (std::size_t i = 0; i < orders.size(); ++i) {
     const double a = orders[i];
-    const double epsilon = std::max(0.0, curve[i] + std::log1p(-1 / a) - (std::log(delta) + std::log(a)) / (a - 1));
-    if (epsilon < best.epsilon) best = {epsilon, a};
+    const double epsilon = curve[i] + std::log1p(-1 / a) - (std::log(delta) + std::log(a)) / (a - 1);
+    if (epsilon < best.epsilon) best = {std::max(0.0, epsilon), a};  // not for NaN
   }
   return best;
 }

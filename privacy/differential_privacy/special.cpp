@@ -19,7 +19,7 @@ double log_erfc(double x) {
 
 double log_add(double a, double b) {
   if (a < b) std::swap(a, b);
-  return b == kNothing ? a : a + std::log1p(std::exp(b - a));
+  return b == kNothing || a == -kNothing ? a : a + std::log1p(std::exp(b - a));
 }
 
 double log_sub(double a, double b) {

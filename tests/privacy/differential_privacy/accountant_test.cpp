@@ -103,6 +103,21 @@ TEST(Accountant, FractionsOfOrdersLieBetweenTheWholeOnesAroundThem) {
       }
 }
 
+TEST(Accountant, LittleNoiseIsNeverTakenForNoSpending) {
+  for (const double q : {1e-6, 0.01, 0.5, 0.999})
+    for (const double sigma : {1e-3, 0.02, 0.2, 1.0, 50.0})
+      for (const double order : default_orders()) {
+        const double value = sampled_gaussian_rdp(q, sigma, order);
+        ASSERT_TRUE(std::isfinite(value)) << q << " " << sigma << " " << order;
+        ASSERT_GT(value, 0) << q << " " << sigma << " " << order;
+        ASSERT_LE(value, order / (2 * sigma * sigma) * (1 + 1e-9)) << "sampling cannot cost";
+      }
+  const double nan = std::nan("");
+  EXPECT_EQ(rdp_to_epsilon(std::vector{2.0}, std::vector{nan}, 1e-5).epsilon, INFINITY);
+  const Mechanism hopeless{Noise::kDiscreteGaussian, 0.1, 1, {1e-3, 3, 1e18, 1e18, 1e6}, 1};
+  EXPECT_GT(rdp_spent({hopeless}, 1e-5).epsilon, 1e6);
+}
+
 TEST(Accountant, DistributedDiscreteGaussiansSpendWhatTheReferenceCodeSays) {
   struct Case {
     std::uint32_t shares;
