@@ -15,7 +15,9 @@ std::vector<std::vector<std::uint8_t>> seeds() {
   const Debit local{"lung", 1, {Noise::kGaussian, 0.1, 1.5, {}, 10}, 1'700'000'000};
   const Debit shared{"skin", 2, {Noise::kSkellam, 0.5, 1, {2, 5, 10, 100, 1000}, 1}, 1'700'000'001};
   std::vector<std::vector<std::uint8_t>> all;
-  for (const auto& text : {header_json(state) + "\n" + debit_json(local) + "\n" + debit_json(shared), std::string("{}\n[]\nnull")})
+  for (const auto& text :
+       {header_json(state) + "\n" + debit_json(local) + "\n" + debit_json(shared),
+        std::string("{}\n[]\nnull")})
     all.emplace_back(text.begin(), text.end());
   return all;
 }

@@ -7,7 +7,11 @@ namespace preceptor::privacy {
 
 Mechanism local_round(const DifferentialPrivacyOptions& options, int epochs) {
   const auto steps = std::uint64_t(std::max(1ll, std::llround(1 / options.sampling_rate)));
-  return {Noise::kGaussian, options.sampling_rate, options.noise_multiplier, {}, steps * std::uint64_t(epochs)};
+  return {Noise::kGaussian,
+          options.sampling_rate,
+          options.noise_multiplier,
+          {},
+          steps * std::uint64_t(epochs)};
 }
 
 Mechanism distributed_round(const DifferentialPrivacyOptions& options) {
@@ -33,7 +37,8 @@ Result<void> derive_noise(DifferentialPrivacyOptions& options, int rounds, int e
       return epsilon_spent({round}, options.delta).epsilon;
     });
   } else {
-    multiplier = calibrate_gaussian(options.epsilon, options.delta, options.sampling_rate, local_round(trial, epochs).steps * std::uint64_t(rounds));
+    multiplier = calibrate_gaussian(options.epsilon, options.delta, options.sampling_rate,
+                                    local_round(trial, epochs).steps * std::uint64_t(rounds));
   }
   if (!multiplier) return in("privacy.differential_privacy", multiplier.error());
   options.noise_multiplier = *multiplier;
@@ -51,18 +56,27 @@ double PrivacyLimits::delta(std::uint64_t records) const {
   return delta_max > 0 ? std::min(delta_max, most) : most;
 }
 
-Result<void> check_limits(const DifferentialPrivacyOptions& options, const PrivacyLimits& limits, std::uint64_t records) {
+Result<void> check_limits(const DifferentialPrivacyOptions& options, const PrivacyLimits& limits,
+                          std::uint64_t records) {
   if (!options.on()) {
     if (!limits.required) return {};
-    return fail(Code::kRefused, "it has no differential privacy; limits.privacy.required is true: set privacy.differential_privacy.mode");
+    return fail(Code::kRefused,
+                "it has no differential privacy; limits.privacy.required is true: set "
+                "privacy.differential_privacy.mode");
   }
   if (options.delta > limits.delta(records))
-    return fail(Code::kRefused, "privacy.differential_privacy.delta is {:g}; limits.privacy.delta_max and 1/(10 · {} records) allow {:g}",
+    return fail(Code::kRefused,
+                "privacy.differential_privacy.delta is {:g}; limits.privacy.delta_max and 1/(10 · "
+                "{} records) allow {:g}",
                 options.delta, records, limits.delta(records));
   if (!(options.noise_multiplier > 0))
-    return fail(Code::kRefused, "privacy.differential_privacy.noise_multiplier is 0: a plan says how much noise there is");
+    return fail(
+        Code::kRefused,
+        "privacy.differential_privacy.noise_multiplier is 0: a plan says how much noise there is");
   if (options.distributed() && options.honest > limits.honest_max)
-    return fail(Code::kRefused, "it counts on the noise of {} nodes; limits.privacy.honest_max is {}", options.honest, limits.honest_max);
+    return fail(Code::kRefused,
+                "it counts on the noise of {} nodes; limits.privacy.honest_max is {}",
+                options.honest, limits.honest_max);
   return {};
 }
 

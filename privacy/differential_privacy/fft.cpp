@@ -9,7 +9,8 @@
 namespace preceptor::privacy {
 
 Fft::Fft(std::size_t length) : twiddles_(length / 2) {
-  if (length < 2 || !std::has_single_bit(length)) throw std::invalid_argument("the length is a power of two");
+  if (length < 2 || !std::has_single_bit(length))
+    throw std::invalid_argument("the length is a power of two");
   for (std::size_t k = 0; k < twiddles_.size(); ++k) {
     const double angle = -2 * std::numbers::pi * double(k) / double(length);
     twiddles_[k] = {std::cos(angle), std::sin(angle)};
@@ -32,7 +33,8 @@ void Fft::run(std::vector<std::complex<double>>& values) const {
         const auto w = twiddles_[k * stride];
         auto& a = values[start + k];
         auto& b = values[start + k + half];
-        const std::complex<double> turned{b.real() * w.real() - b.imag() * w.imag(), b.real() * w.imag() + b.imag() * w.real()};
+        const std::complex<double> turned{b.real() * w.real() - b.imag() * w.imag(),
+                                          b.real() * w.imag() + b.imag() * w.real()};
         b = a - turned;
         a += turned;
       }
@@ -40,7 +42,8 @@ void Fft::run(std::vector<std::complex<double>>& values) const {
 }
 
 void Fft::forward(std::vector<std::complex<double>>& values) const {
-  if (values.size() != 2 * twiddles_.size()) throw std::invalid_argument("values of another length");
+  if (values.size() != 2 * twiddles_.size())
+    throw std::invalid_argument("values of another length");
   run(values);
 }
 

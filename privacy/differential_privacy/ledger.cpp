@@ -69,14 +69,18 @@ std::vector<Mechanism> LedgerState::released() const {
 }
 
 Ledger::Ledger(Ledger&& other) noexcept
-    : path_(std::move(other.path_)), file_(std::exchange(other.file_, -1)), state_(std::move(other.state_)),
-      last_(std::move(other.last_)), broken_(other.broken_) {}
+    : path_(std::move(other.path_)),
+      file_(std::exchange(other.file_, -1)),
+      state_(std::move(other.state_)),
+      last_(std::move(other.last_)),
+      broken_(other.broken_) {}
 
 Ledger::~Ledger() {
   if (file_ >= 0) ::close(file_);
 }
 
-Result<Ledger> Ledger::open(const fs::path& dir, const std::string& dataset, const std::string& name, std::uint64_t records) {
+Result<Ledger> Ledger::open(const fs::path& dir, const std::string& dataset,
+                            const std::string& name, std::uint64_t records) {
   if (dataset.size() != 64 || dataset.find_first_not_of("0123456789abcdef") != std::string::npos)
     return fail(Code::kInvalid, "a ledger is named by 64 hexadecimal digits, not '{}'", dataset);
   std::error_code error;
@@ -86,12 +90,16 @@ Result<Ledger> Ledger::open(const fs::path& dir, const std::string& dataset, con
   Ledger ledger(path, ::open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
   if (ledger.file_ < 0) return system_error(path, "open");
   if (::flock(ledger.file_, LOCK_EX | LOCK_NB) != 0)
-    return fail(Code::kUnavailable, "ledger {} is in use by another process: one node at a time may spend a data set's budget", path.string());
+    return fail(
+        Code::kUnavailable,
+        "ledger {} is in use by another process: one node at a time may spend a data set's budget",
+        path.string());
   TRY(ledger.load(dataset, name, records));
   return ledger;
 }
 
-Result<void> Ledger::load(const std::string& dataset, const std::string& name, std::uint64_t records) {
+Result<void> Ledger::load(const std::string& dataset, const std::string& name,
+                          std::uint64_t records) {
   auto parsed = TRY(parse_files(path_));
   state_ = std::move(parsed.state);
   last_ = std::move(parsed.last_hash);
@@ -106,7 +114,10 @@ Result<void> Ledger::load(const std::string& dataset, const std::string& name, s
 
 /// The head, then the line; see the class.
 Result<void> Ledger::write(const std::string& json) {
-  if (broken_) return fail(Code::kIo, "ledger {} could not be written before: start the node anew when the disk is well", path_.string());
+  if (broken_)
+    return fail(Code::kIo,
+                "ledger {} could not be written before: start the node anew when the disk is well",
+                path_.string());
   const auto line = ledger_line(last_, json);
   broken_ = true;
   TRY(write_file(head_of(path_), line.text, 0600));
@@ -117,7 +128,8 @@ Result<void> Ledger::write(const std::string& json) {
   return {};
 }
 
-Result<void> Ledger::affordable(const Mechanism& release, std::uint64_t times, const Budget& budget) const {
+Result<void> Ledger::affordable(const Mechanism& release, std::uint64_t times,
+                                const Budget& budget) const {
   TRY(check(release));
   auto all = state_.released();
   const double before = rdp_spent(all, budget.delta).epsilon;
@@ -128,24 +140,32 @@ Result<void> Ledger::affordable(const Mechanism& release, std::uint64_t times, c
   if (rdp_spent(all, budget.delta).epsilon <= budget.epsilon) return {};
   const auto after = epsilon_spent(all, budget.delta);
   if (after.epsilon <= budget.epsilon) return {};
-  const double spent = state_.debits.empty() ? 0 : std::min(before, state_.spent(budget.delta).epsilon);
-  return fail(Code::kRefused, "privacy budget of data set {}: ε = {:.4g} is spent, {} more step(s) would make {:.4g} at δ = {:g}, and limits.privacy.epsilon_max is {:g}; "
-              "fewer rounds, more noise (a smaller privacy.differential_privacy.epsilon), or other data",
-              state_.dataset.substr(0, 12), spent, all.back().steps, after.epsilon, budget.delta, budget.epsilon);
+  const double spent =
+      state_.debits.empty() ? 0 : std::min(before, state_.spent(budget.delta).epsilon);
+  return fail(
+      Code::kRefused,
+      "privacy budget of data set {}: ε = {:.4g} is spent, {} more step(s) would make {:.4g} at δ "
+      "= {:g}, and limits.privacy.epsilon_max is {:g}; "
+      "fewer rounds, more noise (a smaller privacy.differential_privacy.epsilon), or other data",
+      state_.dataset.substr(0, 12), spent, all.back().steps, after.epsilon, budget.delta,
+      budget.epsilon);
 }
 
 Result<void> Ledger::debit(const Debit& debit, const Budget& budget) {
   TRY(affordable(debit.mechanism, 1, budget));
   auto record = debit;
   record.job = debit.job.substr(0, kMaxName);
-  record.time = std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+  record.time = std::chrono::duration_cast<std::chrono::seconds>(
+                    std::chrono::system_clock::now().time_since_epoch())
+                    .count();
   TRY(write(debit_json(record)));
   state_.debits.push_back(std::move(record));
   return {};
 }
 
 Result<LedgerState> read_ledger(const fs::path& ledger) {
-  // A node that writes two records between our two reads makes them look like a ledger without an end.
+  // A node that writes two records between our two reads makes them look like a ledger without an
+  // end.
   auto parsed = parse_files(ledger);
   for (int tries = 0; tries < 3 && !parsed; ++tries) parsed = parse_files(ledger);
   if (!parsed) return std::unexpected(parsed.error());
@@ -157,7 +177,8 @@ Result<std::vector<fs::path>> ledgers_in(const fs::path& dir) {
   std::error_code error;
   for (fs::directory_iterator at(dir, error), end; !error && at != end; at.increment(error))
     if (at->path().extension() == ".ledger") found.push_back(at->path());
-  if (error && error != std::errc::no_such_file_or_directory) return fail(Code::kIo, "cannot read {}: {}", dir.string(), error.message());
+  if (error && error != std::errc::no_such_file_or_directory)
+    return fail(Code::kIo, "cannot read {}: {}", dir.string(), error.message());
   std::ranges::sort(found);
   return found;
 }

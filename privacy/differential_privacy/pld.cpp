@@ -44,7 +44,9 @@ class Step {
 
   double loss(double x) const {
     const double t = (2 * x - 1) / (2 * sigma_ * sigma_);
-    const double l = q_ == 1 ? t : t > 0 ? t + std::log(q_ + (1 - q_) * std::exp(-t)) : std::log1p(q_ * std::expm1(t));
+    const double l = q_ == 1 ? t
+                     : t > 0 ? t + std::log(q_ + (1 - q_) * std::exp(-t))
+                             : std::log1p(q_ * std::expm1(t));
     return removed_ ? l : -l;
   }
   double least() const { return std::min(loss(low_), loss(high_)); }
@@ -79,19 +81,24 @@ class Step {
   /// x of a loss inside the panel.
   double inverse(double l) const {
     const double e = removed_ ? l : -l;
-    const double t = q_ == 1 ? e : e > 0 ? e + std::log((1 - (1 - q_) * std::exp(-e)) / q_) : std::log1p(std::expm1(e) / q_);
+    const double t = q_ == 1 ? e
+                     : e > 0 ? e + std::log((1 - (1 - q_) * std::exp(-e)) / q_)
+                             : std::log1p(std::expm1(e) / q_);
     return sigma_ * sigma_ * t + 0.5;
   }
 
-  /// Cuts [a, b] where the loss crosses the grid, so that each piece's loss lies between two points.
-  void split_panel(OneStep& out, double step, double a, double b, double loss_a, double loss_b) const {
+  /// Cuts [a, b] where the loss crosses the grid, so that each piece's loss lies between two
+  /// points.
+  void split_panel(OneStep& out, double step, double a, double b, double loss_a,
+                   double loss_b) const {
     const double lower = std::min(loss_a, loss_b), upper = std::max(loss_a, loss_b);
     std::int64_t j = std::int64_t(std::floor(lower / step));
     double from = loss_a < loss_b ? a : b;
     const double end = loss_a < loss_b ? b : a;
     for (;; ++j) {
       const bool last = double(j + 1) * step >= upper;
-      const double to = last ? end : std::clamp(inverse(double(j + 1) * step), std::min(a, b), std::max(a, b));
+      const double to =
+          last ? end : std::clamp(inverse(double(j + 1) * step), std::min(a, b), std::max(a, b));
       add_piece(out, step, j, from, to);
       if (last) return;
       from = to;
@@ -101,9 +108,11 @@ class Step {
   void add_piece(OneStep& out, double step, std::int64_t j, double from, double to) const {
     static constexpr double kNode = 0.7745966692414834;  // Gauss-Legendre, three points
     const double middle = (from + to) / 2, half = std::abs(to - from) / 2;
-    for (const auto& [node, weight] : {std::pair{-kNode, 5.0 / 9}, {0.0, 8.0 / 9}, {kNode, 5.0 / 9}}) {
+    for (const auto& [node, weight] :
+         {std::pair{-kNode, 5.0 / 9}, {0.0, 8.0 / 9}, {kNode, 5.0 / 9}}) {
       const double x = middle + node * half, mass = weight * half * density(x);
-      const double above = std::clamp(std::expm1(double(j) * step - loss(x)) / std::expm1(-step), 0.0, 1.0);
+      const double above =
+          std::clamp(std::expm1(double(j) * step - loss(x)) / std::expm1(-step), 0.0, 1.0);
       auto* at = &out.masses[std::size_t(j - out.first)];
       at[0] += mass * (1 - above);
       at[1] += mass * above;
@@ -118,18 +127,20 @@ class Step {
 double log_moment(const OneStep& one, double step, double lambda) {
   double most = -std::numeric_limits<double>::infinity();
   for (std::size_t i = 0; i < one.masses.size(); ++i)
-    if (one.masses[i] > 0) most = std::max(most, lambda * double(one.first + std::int64_t(i)) * step);
+    if (one.masses[i] > 0)
+      most = std::max(most, lambda * double(one.first + std::int64_t(i)) * step);
   double sum = 0;
   for (std::size_t i = 0; i < one.masses.size(); ++i)
-    if (one.masses[i] > 0) sum += one.masses[i] * std::exp(lambda * double(one.first + std::int64_t(i)) * step - most);
+    if (one.masses[i] > 0)
+      sum += one.masses[i] * std::exp(lambda * double(one.first + std::int64_t(i)) * step - most);
   return most + std::log(sum);
 }
 
 struct Window {
   double low = 0, high = 0;
 };
-/// Where the composed loss lies but for kTail on either side: Chernoff's bound on a coarse grid, whose
-/// moments are larger than those of a finer one.
+/// Where the composed loss lies but for kTail on either side: Chernoff's bound on a coarse grid,
+/// whose moments are larger than those of a finer one.
 Window window_of(std::span<const SampledGaussian> parts, bool removed, double tail, double finest) {
   Window window{-1e300, 1e300};
   std::vector<std::pair<OneStep, double>> coarse;
@@ -161,13 +172,16 @@ std::complex<double> power(std::complex<double> base, std::uint64_t exponent) {
 
 PrivacyLoss::PrivacyLoss(std::span<const SampledGaussian> parts, double step) {
   for (const auto& part : parts)
-    if (!(part.sampling_rate > 0 && part.sampling_rate <= 1 && part.noise_multiplier > 0 && part.steps > 0))
-      throw std::invalid_argument("the sampling rate is in (0, 1], noise multiplier and steps above 0");
+    if (!(part.sampling_rate > 0 && part.sampling_rate <= 1 && part.noise_multiplier > 0 &&
+          part.steps > 0))
+      throw std::invalid_argument(
+          "the sampling rate is in (0, 1], noise multiplier and steps above 0");
   removed_ = compose(parts, true, step);
   added_ = compose(parts, false, step);
 }
 
-PrivacyLoss::Composed PrivacyLoss::compose(std::span<const SampledGaussian> parts, bool removed, double finest) {
+PrivacyLoss::Composed PrivacyLoss::compose(std::span<const SampledGaussian> parts, bool removed,
+                                           double finest) {
   Composed out{0, 1, 0, {1}};
   if (parts.empty()) return out;
   double steps = 0;
@@ -184,14 +198,16 @@ PrivacyLoss::Composed PrivacyLoss::compose(std::span<const SampledGaussian> part
   for (const auto& part : parts) {
     const auto grid = Step(part, removed, tail).on_grid(out.step, tail);
     std::fill(one.begin(), one.end(), 0);
-    for (std::size_t i = 0; i < grid.masses.size(); ++i) one[at(grid.first + std::int64_t(i))] += grid.masses[i];
+    for (std::size_t i = 0; i < grid.masses.size(); ++i)
+      one[at(grid.first + std::int64_t(i))] += grid.masses[i];
     fft.forward(one);
     for (std::size_t i = 0; i < kPoints; ++i) spectrum[i] *= power(one[i], part.steps);
     finite *= std::pow(1 - grid.infinite, double(part.steps));
   }
   fft.inverse(spectrum);
   out.masses.resize(kPoints);
-  for (std::size_t i = 0; i < kPoints; ++i) out.masses[i] = std::max(0.0, spectrum[at(first + std::int64_t(i))].real());
+  for (std::size_t i = 0; i < kPoints; ++i)
+    out.masses[i] = std::max(0.0, spectrum[at(first + std::int64_t(i))].real());
   out.infinite = 1 - finite + kTail;  // and what left the window above
   return out;
 }
@@ -218,10 +234,13 @@ double PrivacyLoss::epsilon(const Composed& composed, double delta) {
   return room <= 0 || weighted <= 0 ? 0 : std::max(0.0, std::log(room / weighted));
 }
 
-double PrivacyLoss::delta(double epsilon) const { return std::max(delta(removed_, epsilon), delta(added_, epsilon)); }
+double PrivacyLoss::delta(double epsilon) const {
+  return std::max(delta(removed_, epsilon), delta(added_, epsilon));
+}
 
 double PrivacyLoss::epsilon(double delta) const {
-  if (delta < kSmallestDelta) throw std::invalid_argument("the grid's rounding hides a delta this small");
+  if (delta < kSmallestDelta)
+    throw std::invalid_argument("the grid's rounding hides a delta this small");
   return std::max(epsilon(removed_, delta), epsilon(added_, delta));
 }
 

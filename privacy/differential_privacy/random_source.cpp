@@ -12,8 +12,10 @@ class Secret final : public RandomSource {
 
  private:
   Result<void> fill(std::span<std::uint64_t> words) override {
-    if (RAND_priv_bytes(reinterpret_cast<unsigned char*>(words.data()), int(words.size_bytes())) != 1)
-      return fail(Code::kUnavailable, "OpenSSL has no random bytes: no noise can be drawn, so nothing is released");
+    if (RAND_priv_bytes(reinterpret_cast<unsigned char*>(words.data()), int(words.size_bytes())) !=
+        1)
+      return fail(Code::kUnavailable,
+                  "OpenSSL has no random bytes: no noise can be drawn, so nothing is released");
     return {};
   }
 };
@@ -33,7 +35,9 @@ class Seeded final : public RandomSource {
 
 }  // namespace
 
-RandomSource::~RandomSource() { OPENSSL_cleanse(buffer_.data(), buffer_.size() * sizeof(buffer_[0])); }
+RandomSource::~RandomSource() {
+  OPENSSL_cleanse(buffer_.data(), buffer_.size() * sizeof(buffer_[0]));
+}
 
 void RandomSource::refill() {
   if (auto filled = fill(buffer_); !filled) throw Exhausted{filled.error()};
@@ -41,6 +45,8 @@ void RandomSource::refill() {
 }
 
 std::unique_ptr<RandomSource> secret_source() { return std::make_unique<Secret>(); }
-std::unique_ptr<RandomSource> seeded_source(RandomStream stream) { return std::make_unique<Seeded>(std::move(stream)); }
+std::unique_ptr<RandomSource> seeded_source(RandomStream stream) {
+  return std::make_unique<Seeded>(std::move(stream));
+}
 
 }  // namespace preceptor::privacy

@@ -62,7 +62,8 @@ class DiscreteGaussian final : public IntegerSampler {
       // Accepted by exp(-(|y| - σ²/t)² / 2σ²), as a fraction. 8000 deviations out the square would
       // overflow; that such a draw is thrown away changes the distribution by less than e^-10^7.
       const Wide far = Wide(std::uint64_t(std::abs(y))) * offset_scale_;
-      const Wide apart = far > variance_.numerator ? far - variance_.numerator : variance_.numerator - far;
+      const Wide apart =
+          far > variance_.numerator ? far - variance_.numerator : variance_.numerator - far;
       if (apart >> 63 == 0 && bernoulli_exp_wide(source, apart * apart, divisor_)) return y;
     }
   }
@@ -88,7 +89,8 @@ class Skellam final : public IntegerSampler {
       const auto k = std::uint64_t(std::countr_one(source.word()));
       bool accepted = k < 64;  // e^-200 of the mass is beyond
       for (std::uint64_t i = 2; accepted && i <= k; ++i) accepted = uniform_below(source, i) == 0;
-      for (std::uint64_t i = 0; accepted && n < d && i < k; ++i) accepted = uniform_below(source, d) < n;
+      for (std::uint64_t i = 0; accepted && n < d && i < k; ++i)
+        accepted = uniform_below(source, d) < n;
       if (accepted) return k;
     }
   }
@@ -107,7 +109,8 @@ class Skellam final : public IntegerSampler {
 
 }  // namespace
 
-std::uint64_t uniform_below(RandomSource& source, std::uint64_t bound) {  // Lemire 2019, arXiv:1805.10941
+std::uint64_t uniform_below(RandomSource& source,
+                            std::uint64_t bound) {  // Lemire 2019, arXiv:1805.10941
   auto product = Wide(source.word()) * bound;
   if (std::uint64_t(product) < bound) {
     const std::uint64_t threshold = -bound % bound;
@@ -144,16 +147,23 @@ Result<void> IntegerSampler::sample(RandomSource& source, std::span<std::int64_t
 
 Result<Fraction> fraction_at_least(double value) {
   if (!(value >= std::ldexp(1, -20) && value <= std::ldexp(1, 48)))
-    return fail(Code::kInvalid, "noise of variance {} is outside 2^-20 … 2^48: another number of bits or another clip norm", value);
+    return fail(
+        Code::kInvalid,
+        "noise of variance {} is outside 2^-20 … 2^48: another number of bits or another clip norm",
+        value);
   Fraction fraction{1, 1u << 20};
-  while (std::ceil(value * double(fraction.denominator)) >= std::ldexp(1, 49)) fraction.denominator /= 2;
+  while (std::ceil(value * double(fraction.denominator)) >= std::ldexp(1, 49))
+    fraction.denominator /= 2;
   fraction.numerator = std::uint64_t(std::ceil(value * double(fraction.denominator)));
   return fraction;
 }
 
 Result<std::unique_ptr<IntegerSampler>> discrete_gaussian(Fraction variance) {
-  if (variance.numerator == 0 || variance.denominator == 0 || variance.numerator >> 50 || variance.denominator >> 21)
-    return fail(Code::kInvalid, "a discrete Gaussian of variance {}/{}: the numerator is below 2^50, the denominator at most 2^20",
+  if (variance.numerator == 0 || variance.denominator == 0 || variance.numerator >> 50 ||
+      variance.denominator >> 21)
+    return fail(Code::kInvalid,
+                "a discrete Gaussian of variance {}/{}: the numerator is below 2^50, the "
+                "denominator at most 2^20",
                 variance.numerator, variance.denominator);
   return std::make_unique<DiscreteGaussian>(variance);
 }
@@ -161,7 +171,9 @@ Result<std::unique_ptr<IntegerSampler>> discrete_gaussian(Fraction variance) {
 Result<std::unique_ptr<IntegerSampler>> skellam(Fraction variance) {
   if (variance.numerator == 0 || variance.denominator == 0 || variance.denominator >> 21 ||
       variance.numerator / variance.denominator >= std::uint64_t(kSkellamVariance))
-    return fail(Code::kInvalid, "Skellam noise of variance {}/{}: below {} only; discrete Gaussian noise serves from there on",
+    return fail(Code::kInvalid,
+                "Skellam noise of variance {}/{}: below {} only; discrete Gaussian noise serves "
+                "from there on",
                 variance.numerator, variance.denominator, kSkellamVariance);
   return std::make_unique<Skellam>(variance);
 }

@@ -24,13 +24,17 @@ using testing::HasSubstr;
 const std::string kData = hex(sha256("images of a hospital"));
 const Budget kPlenty{1e9, 1e-5};
 
-Debit step(std::uint32_t round, double sigma = 2) { return {"lung", round, {Noise::kGaussian, 0.1, sigma, {}, 10}, 0}; }
+Debit step(std::uint32_t round, double sigma = 2) {
+  return {"lung", round, {Noise::kGaussian, 0.1, sigma, {}, 10}, 0};
+}
 fs::path file_in(const fs::path& dir) { return dir / (kData + ".ledger"); }
 fs::path head_in(const fs::path& dir) { return dir / (kData + ".head"); }
 Result<Ledger> open(const fs::path& dir) { return Ledger::open(dir, kData, "chest", 5000); }
 
 std::string text_of(const fs::path& path) { return read_text(path, 1 << 20).value(); }
-void put(const fs::path& path, std::string_view text) { ASSERT_TRUE(std::ofstream(path, std::ios::binary) << text << std::flush); }
+void put(const fs::path& path, std::string_view text) {
+  ASSERT_TRUE(std::ofstream(path, std::ios::binary) << text << std::flush);
+}
 
 TEST(Ledger, RemembersEveryDebitOfEveryJobToTheLastDigit) {
   TempDir dir;
@@ -77,7 +81,8 @@ TEST(Ledger, RefusesWhatWouldSpendMoreThanTheBudgetAndWritesNothing) {
   const Budget budget{2, 1e-5};
   int rounds = 0;
   Result<void> debited;
-  while ((debited = ledger->debit(step(std::uint32_t(rounds + 1)), budget)) && rounds < 1000) ++rounds;
+  while ((debited = ledger->debit(step(std::uint32_t(rounds + 1)), budget)) && rounds < 1000)
+    ++rounds;
   ASSERT_FALSE(debited);
   EXPECT_EQ(debited.error().code, Code::kRefused);
   EXPECT_THAT(debited.error().message, HasSubstr("limits.privacy.epsilon_max is 2"));
@@ -188,7 +193,8 @@ TEST(Ledger, ALedgerThatLostMoreThanItsLastLineIsRefused) {
     ASSERT_FALSE(ledger) << cut;
     EXPECT_EQ(ledger.error().code, Code::kCorrupt);
     EXPECT_THAT(ledger.error().message, HasSubstr("nothing is released"));
-    EXPECT_EQ(text_of(file_in(dir.path())), files[3].ledger.substr(0, cut)) << "changed what it did not trust";
+    EXPECT_EQ(text_of(file_in(dir.path())), files[3].ledger.substr(0, cut))
+        << "changed what it did not trust";
   }
 }
 
@@ -213,7 +219,8 @@ TEST(Ledger, AChangedByteAnywhereIsSeen) {
 
 TEST(Ledger, AHeadThatIsGoneChangedOrOldIsSeen) {
   const auto files = history(2);
-  for (const auto& head : {std::string(), files[0].head, files[1].head, files[2].head.substr(0, 80), files[2].head + "\n", std::string("\n")}) {
+  for (const auto& head : {std::string(), files[0].head, files[1].head, files[2].head.substr(0, 80),
+                           files[2].head + "\n", std::string("\n")}) {
     TempDir dir;
     put(file_in(dir.path()), files[2].ledger);
     if (!head.empty()) put(head_in(dir.path()), head);
@@ -276,7 +283,8 @@ TEST(Ledger, SpentIsNeverLessThanWhatWasLetOutWhateverIsKilled) {
     const auto ledger = open(dir.path());
     ASSERT_TRUE(ledger) << ledger.error().message;
     ASSERT_GE(ledger->state().debits.size(), told);
-    ASSERT_LE(ledger->state().debits.size(), told + std::size_t(life) + 1);  // one a life that was not told of
+    ASSERT_LE(ledger->state().debits.size(),
+              told + std::size_t(life) + 1);  // one a life that was not told of
   }
 }
 
@@ -285,7 +293,11 @@ TEST(Ledger, CompositionDoesNotDependOnHowJobsInterleave) {
     const auto count = *rc::gen::inRange<std::size_t>(1, 12);
     std::vector<Mechanism> released;
     for (std::size_t i = 0; i < count; ++i)
-      released.push_back({Noise::kGaussian, *rc::gen::element(0.01, 0.1, 1.0), *rc::gen::element(1.0, 4.0), {}, *rc::gen::inRange<std::uint64_t>(1, 20)});
+      released.push_back({Noise::kGaussian,
+                          *rc::gen::element(0.01, 0.1, 1.0),
+                          *rc::gen::element(1.0, 4.0),
+                          {},
+                          *rc::gen::inRange<std::uint64_t>(1, 20)});
     auto shuffled = released;
     RandomStream(*rc::gen::arbitrary<std::uint64_t>(), "order").shuffle(std::span(shuffled));
     const double spent = rdp_spent(released, 1e-5).epsilon;

@@ -19,7 +19,8 @@ double spent(const DifferentialPrivacyOptions& options, int rounds, int epochs) 
 TEST(PrivacyOptions, NoiseIsDerivedFromEpsilonAndSpendsNearlyAllOfIt) {
   for (const char* mode : {"record-local", "record-distributed", "hospital-distributed"})
     for (const double epsilon : {1.0, 8.0}) {
-      auto options = options_of(fmt::format("{{mode: {}, epsilon: {}, sampling_rate: 0.05}}", mode, epsilon));
+      auto options =
+          options_of(fmt::format("{{mode: {}, epsilon: {}, sampling_rate: 0.05}}", mode, epsilon));
       ASSERT_TRUE(derive_noise(options, 20, 2)) << mode;
       EXPECT_LE(spent(options, 20, 2), epsilon) << mode;
       EXPECT_GT(spent(options, 20, 2), 0.99 * epsilon) << mode;
@@ -36,7 +37,8 @@ TEST(PrivacyOptions, AGivenMultiplierStays) {
 }
 
 TEST(PrivacyOptions, ARoundOfTrainingIsAsManyStepsAsDrawEveryImageOnceAnEpoch) {
-  const auto round = local_round(options_of("{mode: record-local, sampling_rate: 0.04, noise_multiplier: 1.5}"), 90);
+  const auto round = local_round(
+      options_of("{mode: record-local, sampling_rate: 0.04, noise_multiplier: 1.5}"), 90);
   EXPECT_EQ(round.steps, 2250u);
   EXPECT_NEAR(epsilon_spent({round}, 1e-5).epsilon, 6.7687, 1e-3);
 }
@@ -51,7 +53,8 @@ TEST(PrivacyOptions, FewerImagesAStepPayForAStepMore) {
 
 TEST(PrivacyOptions, ASiteRefusesByTheNameOfItsRule) {
   PrivacyLimits limits;
-  auto options = options_of("{mode: hospital-distributed, noise_multiplier: 1, honest: 3, delta: 1.0e-5}");
+  auto options =
+      options_of("{mode: hospital-distributed, noise_multiplier: 1, honest: 3, delta: 1.0e-5}");
   const auto why = [&](std::uint64_t records) {
     const auto checked = check_limits(options, limits, records);
     return checked ? std::string() : checked.error().message;
@@ -73,7 +76,8 @@ TEST(PrivacyOptions, ASiteRefusesByTheNameOfItsRule) {
 }
 
 TEST(PrivacyOptions, AnUnknownModeIsAnsweredWithTheKnownOnes) {
-  const auto read = read_options<DifferentialPrivacyOptions>(*parse_yaml("{mode: local}", "test"), "test");
+  const auto read =
+      read_options<DifferentialPrivacyOptions>(*parse_yaml("{mode: local}", "test"), "test");
   ASSERT_FALSE(read);
   EXPECT_THAT(read.error().message, HasSubstr("record-local"));
 }

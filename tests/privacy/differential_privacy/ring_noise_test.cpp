@@ -7,7 +7,9 @@
 namespace preceptor::privacy {
 namespace {
 
-std::int32_t centred(std::uint32_t word, int bits) { return std::int32_t(word << (32 - bits)) >> (32 - bits); }
+std::int32_t centred(std::uint32_t word, int bits) {
+  return std::int32_t(word << (32 - bits)) >> (32 - bits);
+}
 
 // Fixed seeds; false alarm 1e-6 of the seeds (4.9 deviations of the estimate).
 TEST(RingNoise, TheFewestHonestNodesAddTheWholeNoiseTogether) {

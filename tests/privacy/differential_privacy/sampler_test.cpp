@@ -23,7 +23,8 @@ std::map<std::int64_t, int> histogram(const IntegerSampler& sampler, const char*
   return counts;
 }
 
-double chi_square_z(const std::map<std::int64_t, int>& counts, const std::function<double(std::int64_t)>& probability, std::int64_t widest) {
+double chi_square_z(const std::map<std::int64_t, int>& counts,
+                    const std::function<double(std::int64_t)>& probability, std::int64_t widest) {
   double chi = 0, rest = 1, cells = 0;
   int counted = 0;
   for (std::int64_t x = -widest; x <= widest; ++x) {
@@ -37,7 +38,8 @@ double chi_square_z(const std::map<std::int64_t, int>& counts, const std::functi
     ++cells;
   }
   const double expected = rest * kDraws;  // everything else is one cell
-  if (expected > 5) chi += (kDraws - counted - expected) * (kDraws - counted - expected) / expected, ++cells;
+  if (expected > 5)
+    chi += (kDraws - counted - expected) * (kDraws - counted - expected) / expected, ++cells;
   const double k = cells - 1;
   return (std::cbrt(chi / k) - (1 - 2 / (9 * k))) / std::sqrt(2 / (9 * k));
 }
@@ -56,17 +58,23 @@ Moments moments(const std::map<std::int64_t, int>& counts) {
   return m;
 }
 
-void expect_distribution(const IntegerSampler& sampler, const std::function<double(std::int64_t)>& probability, double variance, const char* name) {
+void expect_distribution(const IntegerSampler& sampler,
+                         const std::function<double(std::int64_t)>& probability, double variance,
+                         const char* name) {
   const auto counts = histogram(sampler, name);
-  EXPECT_LT(chi_square_z(counts, probability, std::int64_t(8 * std::sqrt(variance)) + 10), 4.75) << name;
+  EXPECT_LT(chi_square_z(counts, probability, std::int64_t(8 * std::sqrt(variance)) + 10), 4.75)
+      << name;
   const auto m = moments(counts);
   EXPECT_LT(std::abs(m.mean), 4.9 * std::sqrt(variance / kDraws)) << name;
-  EXPECT_LT(std::abs(m.variance - variance), 4.9 * std::sqrt((m.fourth - variance * variance) / kDraws)) << name;
+  EXPECT_LT(std::abs(m.variance - variance),
+            4.9 * std::sqrt((m.fourth - variance * variance) / kDraws))
+      << name;
 }
 
 std::function<double(std::int64_t)> gaussian_masses(double variance) {
   double total = 0;
-  for (std::int64_t x = -5000; x <= 5000; ++x) total += std::exp(-double(x) * double(x) / (2 * variance));
+  for (std::int64_t x = -5000; x <= 5000; ++x)
+    total += std::exp(-double(x) * double(x) / (2 * variance));
   return [=](std::int64_t x) { return std::exp(-double(x) * double(x) / (2 * variance)) / total; };
 }
 
@@ -85,11 +93,17 @@ TEST(Sampler, DiscreteGaussiansHaveTheirProbabilitiesAndVariance) {
     const auto sampler = discrete_gaussian(c.variance);
     ASSERT_TRUE(sampler);
     const auto masses = gaussian_masses(c.variance.value());
-    if (c.at_zero > 0) { EXPECT_NEAR(masses(0), c.at_zero, 1e-12); }
-    if (c.at_one > 0) { EXPECT_NEAR(masses(1), c.at_one, 1e-12); }
+    if (c.at_zero > 0) {
+      EXPECT_NEAR(masses(0), c.at_zero, 1e-12);
+    }
+    if (c.at_one > 0) {
+      EXPECT_NEAR(masses(1), c.at_one, 1e-12);
+    }
     double variance = 0;
     for (std::int64_t x = -5000; x <= 5000; ++x) variance += double(x * x) * masses(x);
-    if (c.own_variance > 0) { EXPECT_NEAR(variance, c.own_variance, 1e-11 * std::max(1.0, c.own_variance)); }
+    if (c.own_variance > 0) {
+      EXPECT_NEAR(variance, c.own_variance, 1e-11 * std::max(1.0, c.own_variance));
+    }
     expect_distribution(**sampler, masses, variance, "gaussian");
   }
 }
@@ -97,7 +111,14 @@ TEST(Sampler, DiscreteGaussiansHaveTheirProbabilitiesAndVariance) {
 TEST(Sampler, ADistributionThatIsSlightlyOffIsSeen) {
   const auto counts = histogram(**discrete_gaussian({100, 1}), "off");
   EXPECT_GT(chi_square_z(counts, gaussian_masses(103), 90), 10);
-  EXPECT_GT(chi_square_z(counts, [](std::int64_t x) { static const auto masses = gaussian_masses(100); return masses(x - 1); }, 90), 10);
+  EXPECT_GT(chi_square_z(
+                counts,
+                [](std::int64_t x) {
+                  static const auto masses = gaussian_masses(100);
+                  return masses(x - 1);
+                },
+                90),
+            10);
 }
 
 TEST(Sampler, AWideDiscreteGaussianIsOne) {
@@ -109,8 +130,12 @@ TEST(Sampler, AWideDiscreteGaussianIsOne) {
   std::vector<std::int64_t> draws(kDraws);
   ASSERT_TRUE((*sampler)->sample(*source, draws));
   std::map<std::int64_t, int> cells;
-  for (const auto draw : draws) ++cells[std::min<std::int64_t>(63, std::int64_t(64 * 0.5 * std::erfc(-double(draw) / std::sqrt(2 * variance.value()))))];
-  EXPECT_LT(chi_square_z(cells, [](std::int64_t x) { return x >= 0 && x < 64 ? 1 / 64.0 : 0; }, 63), 4.75);
+  for (const auto draw : draws)
+    ++cells[std::min<std::int64_t>(
+        63, std::int64_t(64 * 0.5 * std::erfc(-double(draw) / std::sqrt(2 * variance.value()))))];
+  EXPECT_LT(chi_square_z(
+                cells, [](std::int64_t x) { return x >= 0 && x < 64 ? 1 / 64.0 : 0; }, 63),
+            4.75);
 }
 
 TEST(Sampler, SkellamNoiseHasItsProbabilitiesAndVariance) {
@@ -118,7 +143,10 @@ TEST(Sampler, SkellamNoiseHasItsProbabilitiesAndVariance) {
     const double mu = variance.value();
     const auto sampler = skellam(variance);
     ASSERT_TRUE(sampler);
-    expect_distribution(**sampler, [&](std::int64_t x) { return std::exp(-mu) * std::cyl_bessel_i(double(std::abs(x)), mu); }, mu, "skellam");
+    expect_distribution(
+        **sampler,
+        [&](std::int64_t x) { return std::exp(-mu) * std::cyl_bessel_i(double(std::abs(x)), mu); },
+        mu, "skellam");
   }
 }
 
@@ -134,12 +162,19 @@ TEST(Sampler, ASumOfSkellamSharesIsSkellam) {
     for (int j = 0; j < 5; ++j) sum += shares[std::size_t(5 * i + j)];
     ++counts[sum];
   }
-  EXPECT_LT(chi_square_z(counts, [](std::int64_t x) { return std::exp(-3.0) * std::cyl_bessel_i(double(std::abs(x)), 3.0); }, 40), 4.75);
+  EXPECT_LT(chi_square_z(
+                counts,
+                [](std::int64_t x) {
+                  return std::exp(-3.0) * std::cyl_bessel_i(double(std::abs(x)), 3.0);
+                },
+                40),
+            4.75);
 }
 
 TEST(Sampler, ExponentialCoinsFallAsOftenAsTheyShould) {
   const auto source = seeded_source(RandomStream(8, "coins"));
-  for (const auto& [n, d] : std::vector<std::pair<std::uint64_t, std::uint64_t>>{{0, 1}, {1, 1000}, {1, 2}, {1, 1}, {7, 3}, {1ull << 62, 1ull << 63}}) {
+  for (const auto& [n, d] : std::vector<std::pair<std::uint64_t, std::uint64_t>>{
+           {0, 1}, {1, 1000}, {1, 2}, {1, 1}, {7, 3}, {1ull << 62, 1ull << 63}}) {
     const double p = std::exp(-double(n) / double(d));
     int heads = 0;
     for (int i = 0; i < kDraws; ++i) heads += bernoulli_exp(*source, n, d);
@@ -153,7 +188,10 @@ TEST(Sampler, DiscreteLaplaceFallsByTheSameFactorAtEachStep) {
     const double r = std::exp(-1.0 / double(scale)), at_zero = (1 - r) / (1 + r);
     std::map<std::int64_t, int> counts;
     for (int i = 0; i < kDraws; ++i) ++counts[discrete_laplace(*source, scale)];
-    EXPECT_LT(chi_square_z(counts, [&](std::int64_t x) { return at_zero * std::pow(r, double(std::abs(x))); }, 100), 4.75);
+    EXPECT_LT(chi_square_z(
+                  counts,
+                  [&](std::int64_t x) { return at_zero * std::pow(r, double(std::abs(x))); }, 100),
+              4.75);
   }
 }
 
@@ -166,7 +204,9 @@ TEST(Sampler, UniformWordsBelowABoundAreEvenWhereTheBoundDividesNothing) {
     ASSERT_LT(value, bound);
     ++counts[std::int64_t(value >> 60)];
   }
-  EXPECT_LT(chi_square_z(counts, [](std::int64_t x) { return x >= 0 && x < 12 ? 1 / 12.0 : 0; }, 12), 4.75);
+  EXPECT_LT(chi_square_z(
+                counts, [](std::int64_t x) { return x >= 0 && x < 12 ? 1 / 12.0 : 0; }, 12),
+            4.75);
 }
 
 TEST(Sampler, ASeedGivesTheSameNoiseAndSaysThatItIsNoSecret) {
@@ -200,7 +240,9 @@ class Empty final : public RandomSource {
   bool secret() const override { return true; }
 
  private:
-  Result<void> fill(std::span<std::uint64_t>) override { return fail(Code::kUnavailable, "no entropy"); }
+  Result<void> fill(std::span<std::uint64_t>) override {
+    return fail(Code::kUnavailable, "no entropy");
+  }
 };
 
 TEST(Sampler, WithoutRandomnessThereIsAnErrorAndNoNoise) {
