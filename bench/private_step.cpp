@@ -10,6 +10,8 @@
 #include <ctime>
 #include <numeric>
 
+#include "common/cpu.h"
+#include "models/kernels/kernels.h"
 #include "models/stem.h"
 #include "training/optimizer.h"
 #include "training/private_training.h"
@@ -113,6 +115,7 @@ void noise_alone() {
 }  // namespace
 
 int main(int argc, char** argv) {
+  arrange_cpu(argv);
   std::vector<std::string> names{"mobilenet_v2", "mobilenet_v3_small", "shufflenet_v2"};
   std::vector<int> sizes{28, 64}, batches{32, 64};
   std::string only;
@@ -124,6 +127,7 @@ int main(int argc, char** argv) {
   app.add_option("--turns", turns);
   CLI11_PARSE(app, argc, argv);
   training::use_threads(1);
+  std::printf("%s; kernels: %s\n", cpu_summary().c_str(), models::kernels::target().c_str());
   noise_alone();
   std::printf("%-43s %8s %8s %8s %8s %8s\n", "", "plain ms", "private", "batch n.", "ratio", "to b. n.");
   for (const auto& name : names)

@@ -2,6 +2,12 @@
 
 #include "models/kernels/kernels.h"
 
+/// LibTorch defines it for itself and does not export it; whoever derives from its batch norm has to.
+template <>
+void torch::nn::BatchNormImplBase<2, torch::nn::BatchNorm2dImpl>::pretty_print(std::ostream& stream) const {
+  stream << "torch::nn::BatchNorm2d(" << options.num_features() << ", eps=" << options.eps() << ")";
+}
+
 namespace preceptor::models {
 namespace {
 

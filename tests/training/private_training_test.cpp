@@ -6,7 +6,7 @@
 #include <cmath>
 #include <numeric>
 
-#include "models/structure.h"
+#include "models/layers.h"
 #include "tests/training/made_masks.h"
 
 namespace preceptor::training {
