@@ -29,7 +29,7 @@ class PrivacyGuardTest : public testing::Test {
   void distribute() {
     dp().mode = "hospital-distributed";
     plan.update.profile = "secure";
-    plan.update.ring.noise = 1e9;
+    plan.update.ring.noise = 1e8;
     plan.update.ring.bits = 4;
     plan.update.ring.ring_bits = 0;
   }
@@ -115,7 +115,7 @@ TEST_F(PrivacyGuardTest, EachRuleOfDistributedNoiseRefusesByName) {
   plan.update.ring.histograms = 0;
   plan.update.ring.noise = 3;
   EXPECT_THAT(refusal(), HasSubstr("update.ring.noise is 3"));
-  plan.update.ring.noise = 1e9;
+  plan.update.ring.noise = 1e8;
   dp().honest = 3;
   EXPECT_THAT(refusal(), HasSubstr("limits.privacy.honest_max"));
   limits.honest_max = 3;
