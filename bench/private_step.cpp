@@ -127,6 +127,7 @@ int main(int argc, char** argv) {
   app.add_option("--turns", turns);
   CLI11_PARSE(app, argc, argv);
   training::use_threads(1);
+  training::keep_memory();
   std::printf("%s; kernels: %s\n", cpu_summary().c_str(), models::kernels::target().c_str());
   noise_alone();
   std::printf("%-43s %8s %8s %8s %8s %8s\n", "", "plain ms", "private", "batch n.", "ratio", "to b. n.");

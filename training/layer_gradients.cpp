@@ -258,12 +258,12 @@ void LayerRecorder::refuse(const std::string& use) {
 
 void ParameterGradients::add_squares(at::Tensor& squares) const {
   if (each.defined()) {
-    squares.add_(each.flatten(1).norm(2, {1}).square());
+    squares.add_(each.flatten(1).norm(2, {1}).to(torch::kFloat64).square());
   } else if (inputs.size(1) == 1) {
-    squares.add_(inputs.flatten(1).norm(2, {1}).square() * outputs.flatten(1).norm(2, {1}).square());
+    squares.add_((inputs.flatten(1).norm(2, {1}) * outputs.flatten(1).norm(2, {1})).to(torch::kFloat64).square());
   } else {
     const auto by_inputs = torch::bmm(inputs, inputs.transpose(1, 2)), by_outputs = torch::bmm(outputs, outputs.transpose(1, 2));
-    squares.add_(by_inputs.mul_(by_outputs).flatten(1).sum(1).clamp_min_(0));
+    squares.add_(by_inputs.mul_(by_outputs).flatten(1).sum(1, false, torch::kFloat64).clamp_min_(0));
   }
 }
 

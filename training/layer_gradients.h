@@ -51,7 +51,7 @@ struct ParameterGradients {
   at::Tensor each;             ///< [B, … as target]; or, undefined, target [out, in] and Σ_t outputs ⊗ inputs of these:
   at::Tensor inputs, outputs;  ///< [B, T, in], [B, T, out]
 
-  void add_squares(at::Tensor& squares) const;     ///< ‖·‖² of each image to [B]
+  void add_squares(at::Tensor& squares) const;     ///< ‖·‖² of each image to [B] float64
   void add_sum(const at::Tensor& factors) const;   ///< Σ factors[i] · gradient of image i to target
 };
 

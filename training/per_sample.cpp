@@ -11,7 +11,7 @@ namespace preceptor::training {
 namespace {
 
 constexpr std::int64_t kChecked = 2;    ///< images of each batch size that are done both ways
-constexpr double kTolerance = 2e-3;     ///< relative, between the two
+constexpr double kTolerance = 5e-3;     ///< relative, between the two: rounding of deep networks, and no more
 
 /// Factors for the first `count` of the norms; 0 for padding, and where a gradient is zero.
 at::Tensor factors_for(const at::Tensor& norms, std::int64_t count, double bound) {
@@ -86,7 +86,7 @@ SampleNorms PerSampleGradients::add_clipped(const Batch& batch, std::int64_t cou
   auto gradients = engine.execute({torch::autograd::impl::gradient_edge(each_loss)}, {torch::ones_like(each_loss)}, /*keep_graph=*/false,
                                   /*create_graph=*/false, /*accumulate_grad=*/false, outputs);
   const torch::NoGradGuard no_grad;
-  auto squares = torch::zeros({images}, each_loss.options().requires_grad(false));
+  auto squares = torch::zeros({images}, each_loss.options().dtype(torch::kFloat64).requires_grad(false));
   std::vector<ParameterGradients> parts;
   for (std::size_t i = 0; i < calls.size(); ++i) {
     if (!gradients[i].defined()) continue;  // did not bear on the loss
@@ -97,7 +97,7 @@ SampleNorms PerSampleGradients::add_clipped(const Batch& batch, std::int64_t cou
     calls[i].arguments.clear();
     gradients[i].reset();
   }
-  const SampleNorms result{squares.sqrt(), each_loss.detach()};
+  const SampleNorms result{squares.sqrt().to(torch::kFloat32), each_loss.detach()};
   check(batch, result.norms);
   if (one_by_one_) return add_clipped_one_by_one(batch, count, bound);
   const auto factors = factors_for(result.norms, count, bound);

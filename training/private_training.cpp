@@ -1,7 +1,9 @@
 #include "training/private_training.h"
 
+#include <malloc.h>
 #include <torch/torch.h>
 
+#include <climits>
 #include <cmath>
 
 #include "training/optimizer.h"
@@ -28,6 +30,11 @@ Result<void> check(const TrainingOptions& options, double count_noise) {
 }
 
 }  // namespace
+
+void keep_memory() {
+  static const bool done = ::mallopt(M_MMAP_THRESHOLD, 1 << 30) == 1 && ::mallopt(M_TRIM_THRESHOLD, INT_MAX) == 1;
+  (void)done;
+}
 
 PrivateRun private_run(const TrainingOptions& options, std::size_t images) {
   const double rate = images > 0 ? std::min(1.0, double(options.batch) / double(images)) : 1;

@@ -13,6 +13,10 @@ struct PrivateRun {
 };
 PrivateRun private_run(const TrainingOptions& options, std::size_t images);
 
+/// From here on the process keeps the memory that it frees. Steps allocate the same tensors again, and pages that went back
+/// to the system in between cost a quarter of a step. `train` calls it, private or not; glibc only.
+void keep_memory();
+
 /// How much of clip_norm an image's gradient gets: what remains is for rounding, of sums in float32 and on the noise's grid.
 inline constexpr double kClipShare = 0.999;
 

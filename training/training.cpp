@@ -112,6 +112,7 @@ Result<Trained> train(models::FlatModel& model, const data::Dataset& dataset, co
                       StepHook* hook) {
   if (dataset.size() < 2) return fail(Code::kInvalid, "training needs at least two images; there are {}", dataset.size());
   use_threads(options.threads);
+  keep_memory();
   if (options.record_privacy.on) return train_privately(model, dataset, options, objective, seed, stretch, after_epoch, hook);
   model.network().train();
   const auto optimizer = make_optimizer(options, model.space(), model.values());

@@ -25,7 +25,8 @@ void for_images(std::int64_t images, const std::function<void(std::int64_t)>& wo
 /// y [B, C, H, W], means and 1 / deviations [B, groups].
 tensor_list run(const torch::Tensor& x, std::int64_t groups, const torch::Tensor& weight, const torch::Tensor& bias, double eps) {
   const auto norm = shape(x, groups, eps);
-  const tensor_list results{torch::empty({x.size(0), x.size(2), x.size(3), x.size(1)}, x.options()).permute({0, 3, 1, 2}),
+  const auto c = x.size(1), row = x.size(3) * c;  // no view: an activation in place may follow
+  const tensor_list results{torch::empty_strided(x.sizes(), {x.size(2) * row, 1, row, c}, x.options()),
                             torch::empty({x.size(0), groups}, x.options()), torch::empty({x.size(0), groups}, x.options())};
   const float *from = x.data_ptr<float>(), *w = weight.data_ptr<float>(), *b = bias.data_ptr<float>();
   float *y = results[0].data_ptr<float>(), *mean = results[1].data_ptr<float>(), *inverse = results[2].data_ptr<float>();

