@@ -50,8 +50,10 @@ class PrivateJob : public testing::Test {
   /// The ledger of each site.
   std::vector<privacy::LedgerState> ledgers() const {
     std::vector<privacy::LedgerState> all;
-    for (const auto& site : std::filesystem::directory_iterator(dir / "privacy"))
-      for (const auto& file : privacy::ledgers_in(site.path()).value()) all.push_back(privacy::read_ledger(file).value());
+    for (const auto& site : std::filesystem::directory_iterator(dir / "privacy")) {
+      const auto files = privacy::ledgers_in(site.path()).value();
+      for (const auto& file : files) all.push_back(privacy::read_ledger(file).value());
+    }
     return all;
   }
   std::vector<float> model() const { return models::load_model(dir / "model.safetensors")->model.store(); }
