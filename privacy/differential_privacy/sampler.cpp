@@ -149,7 +149,7 @@ Result<Fraction> fraction_at_least(double value) {
   if (!(value >= std::ldexp(1, -20) && value <= std::ldexp(1, 48)))
     return fail(
         Code::kInvalid,
-        "noise of variance {} is outside 2^-20 … 2^48: another number of bits or another clip norm",
+        "noise of variance {} is outside 2^-20 … 2^48: fewer bits of the quantiser or another clip norm",
         value);
   Fraction fraction{1, 1u << 20};
   while (std::ceil(value * double(fraction.denominator)) >= std::ldexp(1, 49))

@@ -137,7 +137,7 @@ TEST_F(PrivateJob, TheNoiseInASumIsThatOfTheHonestNodesTogether) {
 }
 
 TEST_F(PrivateJob, HospitalDistributedSpendsWhatItSays) {
-  const auto summary = run(with(kHospital, {"privacy.differential_privacy.epsilon=6"}));
+  const auto summary = run(with(kHospital, {"privacy.differential_privacy.epsilon=6", "update.ring.bits=8"}));
   ASSERT_TRUE(summary) << summary.error().message;
   EXPECT_EQ((*summary)["privacy"]["unit"], "hospital");
   EXPECT_LE((*summary)["privacy"]["epsilon"].get<double>(), 6);
