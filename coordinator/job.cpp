@@ -2,6 +2,8 @@
 
 #include <sys/resource.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <fstream>
 
@@ -97,6 +99,7 @@ Result<std::unique_ptr<Job>> Job::prepare(const JobOptions& options, const std::
   job->federation_ = &federation;
   job->out_ = out;
   TRY(job->size_ring());
+  TRY(privacy::derive_noise(job->options_.privacy.differential_privacy, options.federation.rounds, options.training.epochs));
   // Every node would refuse the plan for it.
   if (options.distillation.from != "none")
     TRY(distill::check(options.distillation.loss, int(federation.consortium.test.classes.size()), /*in_rounds=*/true));
@@ -107,13 +110,15 @@ Result<std::unique_ptr<Job>> Job::prepare(const JobOptions& options, const std::
   TRY(models::save_model(out / "student.safetensors", student, origin));
   if (job->derived_->teacher && job->derived_->teacher->model() && job->derived_->teacher_is_new)
     TRY(models::save_model(out / "teacher.safetensors", *job->derived_->teacher->model(), origin));
+  const bool statistics = std::ranges::any_of(student.space().pieces(), [](const Piece& piece) { return is_statistic(piece.role); });
+  TRY(check_privacy(job->options_.privacy.differential_privacy, job->options_.update, options.training, statistics));
   TRY(job->make_sum(student.space()));
   if (options.federation.downlink.mode == "delta")
     job->downlink_.emplace(TRY(compression::ModelDelta::create(options.federation.downlink, student.space())));
 
   auto& plan = job->plan_;
   plan = Plan{options.job, options.seed, options.federation.rounds, student.spec(), options.training, options.distillation,
-              job->options_.update, {}, options.personalise_epochs, options.federation.downlink};
+              job->options_.update, job->options_.privacy, {}, options.personalise_epochs, options.federation.downlink};
   transport::Blob teacher;
   if (options.distillation.from == "teacher") {
     if (!job->derived_->teacher || !job->derived_->teacher->model())
@@ -136,9 +141,10 @@ Result<void> Job::size_ring() {
   if (ring.max_nodes < federation.quorum)
     return fail(Code::kInvalid, "update.ring.max_nodes: the sum needs room for federation.quorum = {} nodes, and {} are foreseen; set it, or federation.sites",
                 federation.quorum, ring.max_nodes);
-  ring.ring_bits = TRY(compression::ring_bits(ring));
+  const auto& dp = options_.privacy.differential_privacy;
+  if (!dp.distributed()) ring.ring_bits = TRY(compression::ring_bits(ring));  // else when the noise is known
   const auto& images = federation_->consortium.test;
-  ring.histograms = images.segmentation ? 0 : int(compression::histograms_of(images.classes.size()));
+  ring.histograms = images.segmentation || dp.on() ? 0 : int(compression::histograms_of(images.classes.size()));
   return {};
 }
 
@@ -149,9 +155,29 @@ Result<void> Job::make_sum(const ParameterSpace& space) {
     sum_ = std::make_unique<PlainSum>(*codec_, space.size());
     return {};
   }
-  ring_.emplace(TRY(compression::RingCodec::create(options_.update.ring, space)));
+  auto& ring = options_.update.ring;
+  if (const auto& dp = options_.privacy.differential_privacy; dp.distributed()) {
+    if (dp.mode == "hospital-distributed" && ring.beta == 0) ring.beta = std::exp(-0.5);
+    auto roomy = ring;
+    roomy.noise = 0;
+    roomy.ring_bits = 0;
+    const auto codec = TRY(compression::RingCodec::create(roomy, space));
+    const auto noise = TRY(share_of_noise(dp, word_sensitivity(dp, codec, options_.training.learning_rate)));
+    ring.noise = noise.deviation(std::uint32_t(ring.max_nodes));
+    ring.ring_bits = TRY(compression::ring_bits(ring));
+  }
+  ring_.emplace(TRY(compression::RingCodec::create(ring, space)));
   sum_ = std::make_unique<SecureSum>(*ring_, options_.seed);
   return {};
+}
+
+Json Job::privacy_spent(int rounds) const {
+  const auto& dp = options_.privacy.differential_privacy;
+  auto released = privacy::nominal_round(dp, options_.training.epochs);
+  released.steps *= std::uint64_t(rounds);
+  const auto spent = rounds > 0 ? privacy::epsilon_spent({released}, dp.delta) : privacy::Spent{};
+  return {{"mode", dp.mode}, {"unit", dp.of_records() ? "image" : "hospital"}, {"epsilon", spent.epsilon}, {"delta", dp.delta},
+          {"noise_multiplier", dp.noise_multiplier}, {"accountant", spent.accountant}};
 }
 
 Result<void> Job::commit(const Evaluate& evaluate, const WireBytes& bytes) {
@@ -164,6 +190,7 @@ Result<void> Job::commit(const Evaluate& evaluate, const WireBytes& bytes) {
   training::use_threads(options_.training.threads);
   const auto metrics = coordinator::evaluate(derived_->student, federation_->consortium.validation, options_.seed);
   json["validation"] = coordinator::to_json(metrics);
+  if (options_.privacy.differential_privacy.on()) json["privacy"] = privacy_spent(int(record.round));
   json["bytes_up"] = bytes.up;
   json["bytes_down"] = bytes.down;
   std::ofstream file(out_ / "rounds.jsonl", std::ios::app);
@@ -210,6 +237,7 @@ Result<Json> Job::conclude(const Finished& finished, const WireBytes& bytes, con
   summary["student"] = student.spec().model.name;
   summary["student_parameters"] = student.space().trainable();
   summary["student_macs"] = models::count_macs(student.network(), student.spec().task);
+  if (options_.privacy.differential_privacy.on()) summary["privacy"] = privacy_spent(machine_->rounds_done());
   summary["classes"] = federation_->consortium.test.classes;
   summary["bytes_up"] = bytes.up;
   summary["bytes_down"] = bytes.down;

@@ -20,6 +20,7 @@ struct JobOptions {
   training::TrainingOptions training;  ///< of the sites; epochs: of one round
   LocalDistillation distillation;      ///< in the sites' loss
   compression::UpdateOptions update;
+  PrivacyOptions privacy;
   int personalise_epochs = 3;
   template <class V>
   void visit(V& v) {
@@ -32,6 +33,7 @@ struct JobOptions {
     v("training", training);
     v("distillation", distillation);
     v("update", update);
+    v("privacy", privacy);
     v("personalise_epochs", personalise_epochs, Range{0, 1000});
   }
 };
@@ -70,6 +72,8 @@ class Job {
 
  private:
   Job() = default;
+  /// What the rounds so far have spent at most, from what the plan says.
+  nlohmann::ordered_json privacy_spent(int rounds) const;
   Result<void> size_ring();
   Result<void> make_sum(const ParameterSpace& space);
   JobOptions options_;

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "node/private_step.h"
 #include "training/outcome.h"
 
 namespace preceptor::node {
@@ -43,9 +44,10 @@ Result<Plan> read_plan(const std::string& text, const data::Splits& data) {
                   taught.channels, task.classes, task.channels);
   }
   const auto histograms = compression::histograms_of(train.classes.size());
-  if (plan.update.profile == "secure" && plan.update.ring.histograms != (train.segmentation ? 0 : int(histograms)))
+  const bool scores = !train.segmentation && !plan.privacy.differential_privacy.on();
+  if (plan.update.profile == "secure" && plan.update.ring.histograms != (scores ? int(histograms) : 0))
     return fail(Code::kRefused, "its totals hold {} score histograms; data of {} classes have {}", plan.update.ring.histograms,
-                train.classes.size(), train.segmentation ? 0 : histograms);
+                train.classes.size(), scores ? histograms : 0);
   if (plan.distillation.from != "none") TRY(distill::check(plan.distillation.loss, task.classes, /*in_rounds=*/true));
   return plan;
 }
@@ -77,6 +79,20 @@ compression::Totals totals_of(const compression::RingCodec& ring, const data::Sp
   return totals;
 }
 
+/// Trains the bench's student for a round of the plan. Returns the training loss, 0 where it must not leave the site.
+Result<double> train_student(Workbench& bench, SiteState& site, std::span<const float> received, std::uint32_t round, std::uint64_t seed) {
+  const auto& plan = bench.plan();
+  const auto& options = site.guard ? site.guard->training() : plan.training;
+  const auto objective = TRY(make_objective(bench, site, received, options, seed));
+  const training::Stretch stretch{double(round - 1) / plan.rounds, std::min(1.0, double(round) / plan.rounds), int(round - 1) * plan.training.epochs};
+  if (site.guard && site.guard->one_step()) {
+    TRY(private_step(bench.student(), *objective, *site.guard, site.data->train, seed, stretch));
+    return 0;
+  }
+  const auto outcome = TRY(training::train(bench.student(), site.data->train, options, *objective, seed, stretch));
+  return site.guard ? 0 : outcome.loss;
+}
+
 Result<Trained> train_round(Workbench& bench, SiteState& site, const Train& task) {
   const auto& plan = bench.plan();
   auto& student = bench.student();
@@ -85,15 +101,13 @@ Result<Trained> train_round(Workbench& bench, SiteState& site, const Train& task
     return fail(Code::kRefused, "the model of round {} is not a {}", task.round, plan.student.model.name);
   if (!site.initial) site.initial = task.model;
   const auto seed = RandomStream(plan.seed, "site/" + site.name).bits64();
-  const int before = int(task.round - 1) * plan.training.epochs;
   training::use_threads(plan.training.threads);
   student.load(received);
   const auto* ring = bench.ring();
   training::Outcome scores;
   if (ring && ring->histograms() > 0) scores = training::outcome_of(student, site.data->validation);
-  const auto objective = TRY(make_objective(bench, site, received, plan.training, seed));
-  const training::Stretch stretch{double(task.round - 1) / plan.rounds, std::min(1.0, double(task.round) / plan.rounds), before};
-  const auto outcome = TRY(training::train(student, site.data->train, plan.training, *objective, seed, stretch));
+  if (site.guard) TRY(site.guard->debit(task.round));
+  const double loss = TRY(train_student(bench, site, received, task.round, seed));
   auto delta = student.store();
   for (std::size_t i = 0; i < delta.size(); ++i) {
     delta[i] -= received[i];
@@ -103,14 +117,16 @@ Result<Trained> train_round(Workbench& bench, SiteState& site, const Train& task
   if (!ring) {
     const auto update_seed = RandomStream(seed, "update", {task.round}).bits64();
     std::vector<transport::StageFidelity> fidelity;
-    for (const auto& stage : bench.codec().fidelity(delta, update_seed, site.feedback))
-      fidelity.push_back({stage.stage, stage.cosine, stage.norm_ratio});
-    return Trained{task.round, TRY(bench.codec().encode(delta, update_seed, site.pending)), outcome.loss, "", std::move(fidelity)};
+    if (!site.guard)  // of a private update nothing else may leave
+      for (const auto& stage : bench.codec().fidelity(delta, update_seed, site.feedback))
+        fidelity.push_back({stage.stage, stage.cosine, stage.norm_ratio});
+    return Trained{task.round, TRY(bench.codec().encode(delta, update_seed, site.pending)), loss, "", std::move(fidelity)};
   }
-  auto totals = totals_of(*ring, *site.data, outcome.loss, scores);
+  auto totals = totals_of(*ring, *site.data, loss, scores);
   compression::RingUpdate secret;
   secret.words = TRY(ring->encode(delta, site.data->train.size(), {plan.seed, task.round}, RandomStream(seed, "rounding", {task.round}),
-                                  site.pending, &totals.fidelity));
+                                  site.pending, site.guard ? nullptr : &totals.fidelity));
+  if (site.guard) TRY(site.guard->add_noise(secret.words, ring->options().ring_bits, RandomStream(seed, "privacy", {task.round})));
   secret.totals = totals.encode();
   return Trained{task.round, ring->pack(secret), 0, "", {}, /*totals_only=*/true};
 }

@@ -1,0 +1,138 @@
+#include "privacy/differential_privacy/pld.h"
+
+#include <algorithm>
+#include <cmath>
+#include <complex>
+#include <limits>
+#include <stdexcept>
+
+#include "privacy/differential_privacy/fft.h"
+#include "privacy/differential_privacy/step_loss.h"
+
+namespace preceptor::privacy {
+namespace {
+
+constexpr double kTail = 1e-14;            ///< mass that may be cut off, of the whole composition
+constexpr std::size_t kPoints = 1u << 19;  ///< of the composed grid
+
+double log_moment(const LossMasses& one, double step, double lambda) {
+  double most = -std::numeric_limits<double>::infinity();
+  for (std::size_t i = 0; i < one.masses.size(); ++i)
+    if (one.masses[i] > 0)
+      most = std::max(most, lambda * double(one.first + std::int64_t(i)) * step);
+  double sum = 0;
+  for (std::size_t i = 0; i < one.masses.size(); ++i)
+    if (one.masses[i] > 0)
+      sum += one.masses[i] * std::exp(lambda * double(one.first + std::int64_t(i)) * step - most);
+  return most + std::log(sum);
+}
+
+struct Window {
+  double low = 0, high = 0;
+};
+/// Where the composed loss lies but for kTail on either side: Chernoff's bound on a coarse grid,
+/// whose moments are larger than those of a finer one.
+Window window_of(std::span<const SampledGaussian> parts, bool removed, double tail, double finest) {
+  Window window{-1e300, 1e300};
+  std::vector<std::pair<LossMasses, double>> coarse;
+  for (const auto& part : parts) {
+    const StepLoss one(part, removed, tail);
+    const double step = std::max((one.most() - one.least()) / 2048, finest);
+    coarse.emplace_back(one.on_grid(step, tail), step);
+  }
+  for (double lambda = 1e-3; lambda < 1e5; lambda *= 1.3) {
+    double up = -std::log(kTail), down = up;
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+      up += double(parts[i].steps) * log_moment(coarse[i].first, coarse[i].second, lambda);
+      down += double(parts[i].steps) * log_moment(coarse[i].first, coarse[i].second, -lambda);
+    }
+    window.high = std::min(window.high, up / lambda);
+    window.low = std::max(window.low, -down / lambda);
+  }
+  return window;
+}
+
+std::complex<double> power(std::complex<double> base, std::uint64_t exponent) {
+  std::complex<double> result = 1;
+  for (; exponent > 0; exponent >>= 1, base *= base)
+    if (exponent & 1) result *= base;
+  return result;
+}
+
+}  // namespace
+
+PrivacyLoss::PrivacyLoss(std::span<const SampledGaussian> parts, double step) {
+  for (const auto& part : parts)
+    if (!(part.sampling_rate > 0 && part.sampling_rate <= 1 && part.noise_multiplier > 0 &&
+          part.steps > 0))
+      throw std::invalid_argument(
+          "the sampling rate is in (0, 1], noise multiplier and steps above 0");
+  removed_ = compose(parts, true, step);
+  added_ = compose(parts, false, step);
+}
+
+PrivacyLoss::Composed PrivacyLoss::compose(std::span<const SampledGaussian> parts, bool removed,
+                                           double finest) {
+  Composed out{0, 1, 0, {1}};
+  if (parts.empty()) return out;
+  double steps = 0;
+  for (const auto& part : parts) steps += double(part.steps);
+  const double tail = kTail / steps;
+  const auto window = window_of(parts, removed, tail, finest);
+  out.step = std::max((window.high - window.low) / double(kPoints - 2), finest);
+  const auto first = std::int64_t(std::floor(window.low / out.step));
+  out.low = double(first) * out.step;
+  std::vector<std::complex<double>> spectrum(kPoints, 1), one(kPoints);
+  const Fft fft(kPoints);
+  double finite = 1;
+  const auto at = [](std::int64_t index) { return std::size_t(index) & (kPoints - 1); };
+  for (const auto& part : parts) {
+    const auto grid = StepLoss(part, removed, tail).on_grid(out.step, tail);
+    std::fill(one.begin(), one.end(), 0);
+    for (std::size_t i = 0; i < grid.masses.size(); ++i)
+      one[at(grid.first + std::int64_t(i))] += grid.masses[i];
+    fft.forward(one);
+    for (std::size_t i = 0; i < kPoints; ++i) spectrum[i] *= power(one[i], part.steps);
+    finite *= std::pow(1 - grid.infinite, double(part.steps));
+  }
+  fft.inverse(spectrum);
+  out.masses.resize(kPoints);
+  for (std::size_t i = 0; i < kPoints; ++i)
+    out.masses[i] = std::max(0.0, spectrum[at(first + std::int64_t(i))].real());
+  out.infinite = 1 - finite + kTail;  // and what left the window above
+  return out;
+}
+
+double PrivacyLoss::delta(const Composed& composed, double epsilon) {
+  double sum = 0;
+  for (std::size_t i = 0; i < composed.masses.size(); ++i)
+    if (const double loss = composed.low + double(i) * composed.step; loss > epsilon)
+      sum -= composed.masses[i] * std::expm1(epsilon - loss);
+  return std::min(1.0, sum + composed.infinite);
+}
+
+double PrivacyLoss::epsilon(const Composed& composed, double delta) {
+  // Down from the largest loss: δ(ε) = above - e^ε · weighted + infinite between two points.
+  double above = 0, weighted = 0;
+  for (std::size_t i = composed.masses.size(); i-- > 0;) {
+    const double loss = composed.low + double(i) * composed.step;
+    // Does δ reach its bound between this point and the next?
+    if (above - std::exp(loss) * weighted + composed.infinite > delta || loss < 0) break;
+    above += composed.masses[i];
+    weighted += composed.masses[i] * std::exp(-loss);
+  }
+  const double room = above + composed.infinite - delta;
+  return room <= 0 || weighted <= 0 ? 0 : std::max(0.0, std::log(room / weighted));
+}
+
+double PrivacyLoss::delta(double epsilon) const {
+  return std::max(delta(removed_, epsilon), delta(added_, epsilon));
+}
+
+double PrivacyLoss::epsilon(double delta) const {
+  if (delta < kSmallestDelta)
+    throw std::invalid_argument("the grid's rounding hides a delta this small");
+  return std::max(epsilon(removed_, delta), epsilon(added_, delta));
+}
+
+}  // namespace preceptor::privacy
