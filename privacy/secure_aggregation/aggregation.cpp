@@ -40,12 +40,6 @@ Aggregation::Posts Aggregation::invite() const {
   return posts;
 }
 
-template <class T>
-T Aggregation::heard(Member member, int step) const {
-  auto envelope = decode_envelope(seats_.at(member).heard[step]);  // it was decoded when it was heard
-  return std::move(std::get<T>(envelope.value().message));
-}
-
 const Advertisement& Aggregation::of(Member member) const {
   return std::ranges::find(roll_.entries, member, &Roll::Entry::member)->advertisement;
 }

@@ -71,7 +71,10 @@ class Aggregation {
   template <class Other>
   Result<void> judge(Member from, const Other& message) const;
   template <class T>
-  T heard(Member member, int step) const;
+  T heard(Member member, int step) const {  // it was decoded when it was heard
+    auto envelope = decode_envelope(seats_.at(member).heard[step]);
+    return std::move(std::get<T>(envelope.value().message));
+  }
   std::vector<Member> who_answered(int step) const;
   Result<void> enough(const std::vector<Member>& members, const char* did) const;
   Result<Secret<32>> open_secret(Member owner, ShareKind kind);
