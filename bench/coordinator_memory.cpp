@@ -78,13 +78,14 @@ void run_sites(const Setting& s, int sites, const models::FlatModel& model) {
 /// The coordinator's own loop, as in coordinator/server.cpp without evaluation; returns when rounds are over.
 std::uint64_t run_coordinator(const Setting& s, transport::StreamLink& link, const models::FlatModel& model, int sites, int rounds) {
   const auto codec = compression::UpdateCodec::create(s.plan.update, model.space()).value();
+  coordinator::PlainSum sum(codec, model.space().size());
   const auto values = model.store();
   const auto bytes = std::as_bytes(std::span(values));
   coordinator::RoundOptions options;
   options.rounds = rounds;
   options.sites = options.quorum = sites;
   auto plan = s.plan;
-  coordinator::Coordinator machine({write_options(plan), 1, options, model.space(), &codec, std::make_shared<const Bytes>(bytes.begin(), bytes.end()), nullptr});
+  coordinator::Coordinator machine({write_options(plan), 1, options, model.space(), &sum, std::make_shared<const Bytes>(bytes.begin(), bytes.end()), nullptr});
   std::vector<coordinator::Event> events;
   bool over = false;
   while (!over) {

@@ -9,7 +9,7 @@ namespace preceptor::coordinator {
 
 using namespace transport;
 
-Coordinator::Coordinator(Job job) : job_(std::move(job)), accumulator_(job_.space.size()) {
+Coordinator::Coordinator(Job job) : job_(std::move(job)) {
   if (!job_.initial || job_.initial->size() != job_.space.size() * sizeof(float))
     throw std::logic_error("the initial model does not fit the parameter space");
   set_model(job_.initial);
@@ -111,7 +111,8 @@ Cohort Coordinator::draw_cohort() const {
   for (const auto& [name, site] : sites_)
     if (site.here && site.samples > 0) names.push_back(name);
   RandomStream(job_.seed, "cohort", {rounds_done_ + 1}).shuffle(std::span(names));
-  if (job_.options.cohort > 0 && names.size() > std::size_t(job_.options.cohort)) names.resize(std::size_t(job_.options.cohort));
+  const auto wanted = job_.options.cohort > 0 ? std::size_t(job_.options.cohort) : names.size();
+  names.resize(std::min({names.size(), wanted, job_.sum->max_nodes()}));
   Cohort cohort;
   for (const auto& name : names) cohort[name] = sites_.at(name).samples;
   return cohort;
@@ -119,8 +120,8 @@ Cohort Coordinator::draw_cohort() const {
 
 void Coordinator::start_round(Time now) {
   phase_ = Phase::kRound;
-  round_.emplace(rounds_done_ + 1, draw_cohort(), job_.options, *job_.codec, model_digest_, model_->size(),
-                 job_.space.architecture_hash(), accumulator_, now);
+  round_.emplace(rounds_done_ + 1, draw_cohort(), job_.options, model_digest_, model_->size(),
+                 job_.space.architecture_hash(), *job_.sum, now);
   send(round_->invite(now));
 }
 
@@ -134,7 +135,7 @@ void Coordinator::close_round(Time now) {
   } else {
     void_rounds_ = 0;
     auto next = std::make_shared<Bytes>(*model_);
-    accumulator_.apply({reinterpret_cast<float*>(next->data()), job_.space.size()}, job_.options.learning_rate);
+    job_.sum->apply({reinterpret_cast<float*>(next->data()), job_.space.size()}, job_.options.learning_rate);
     repair_variances(job_.space, {reinterpret_cast<float*>(next->data()), job_.space.size()});
     set_model(std::move(next));
   }

@@ -48,9 +48,9 @@ class Coordinator {
     std::uint64_t seed = 1;
     RoundOptions options;
     ParameterSpace space;
-    const compression::UpdateCodec* codec = nullptr;  ///< outlives the coordinator
-    transport::Blob initial;                          ///< the student that round 1 starts from
-    transport::Blob teacher;                          ///< null, or what the plan's teacher reference names
+    RoundSum* sum = nullptr;  ///< of the plan's wire profile; outlives the coordinator
+    transport::Blob initial;  ///< the student that round 1 starts from
+    transport::Blob teacher;  ///< null, or what the plan's teacher reference names
   };
   explicit Coordinator(Job job);
 
@@ -94,7 +94,6 @@ class Coordinator {
   transport::Blob model_;
   Digest model_digest_{};
   transport::BlobShelf shelf_;
-  Accumulator accumulator_;
   std::map<std::string, Site> sites_;
   std::optional<Round> round_;
   std::uint32_t rounds_done_ = 0;

@@ -2,6 +2,8 @@
 
 #include <sys/resource.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <fstream>
 
@@ -24,9 +26,12 @@ transport::Blob blob_of(const models::FlatModel& model) {
 }
 
 Json to_json(const RoundRecord& r) {
-  return {{"round", r.round},       {"outcome", r.outcome},     {"accepted", r.accepted},
+  Json json{{"round", r.round},       {"outcome", r.outcome},     {"accepted", r.accepted},
           {"missing", r.missing},   {"samples", r.samples},     {"cohort_samples", r.cohort_samples},
           {"train_loss", r.train_loss}, {"seconds", double((r.ended - r.started).count()) / 1000}};
+  if (!r.refused.empty()) json["refused"] = r.refused;
+  if (r.pooled_auc) json["pooled_auc"] = *r.pooled_auc;
+  return json;
 }
 
 template <class Estimate>
@@ -87,6 +92,8 @@ Result<std::unique_ptr<Job>> Job::prepare(const JobOptions& options, const std::
   job->config_hash_ = hex(sha256(config));
   job->federation_ = &federation;
   job->out_ = out;
+  TRY(job->size_ring());
+  TRY(privacy::derive_noise(job->options_.privacy.differential_privacy, options.federation.rounds, options.training.epochs));
   // Every node would refuse the plan for it.
   if (options.distillation.from != "none")
     TRY(distill::check(options.distillation.loss, int(federation.consortium.test.classes.size()), /*in_rounds=*/true));
@@ -97,11 +104,13 @@ Result<std::unique_ptr<Job>> Job::prepare(const JobOptions& options, const std::
   TRY(models::save_model(out / "student.safetensors", student, origin));
   if (job->derived_->teacher && job->derived_->teacher->model() && job->derived_->teacher_is_new)
     TRY(models::save_model(out / "teacher.safetensors", *job->derived_->teacher->model(), origin));
-  job->codec_.emplace(TRY(compression::UpdateCodec::create(options.update, student.space())));
+  const bool statistics = std::ranges::any_of(student.space().pieces(), [](const Piece& piece) { return is_statistic(piece.role); });
+  TRY(check_privacy(job->options_.privacy.differential_privacy, job->options_.update, options.training, statistics));
+  TRY(job->make_sum(student.space()));
 
   auto& plan = job->plan_;
   plan = Plan{options.job, options.seed, options.federation.rounds, student.spec(), options.training, options.distillation,
-              options.update, {}, options.personalise_epochs};
+              job->options_.update, job->options_.privacy, {}, options.personalise_epochs};
   transport::Blob teacher;
   if (options.distillation.from == "teacher") {
     if (!job->derived_->teacher || !job->derived_->teacher->model())
@@ -111,8 +120,56 @@ Result<std::unique_ptr<Job>> Job::prepare(const JobOptions& options, const std::
     plan.teacher = {hex(sha256(*teacher)), teacher->size(), model.spec()};
   }
   job->machine_ = std::make_unique<Coordinator>(Coordinator::Job{write_options(plan), options.seed, options.federation, student.space(),
-                                                                 &*job->codec_, blob_of(student), teacher});
+                                                                 job->sum_.get(), blob_of(student), teacher});
   return job;
+}
+
+/// Fills in what the secure profile derives from the federation's size; refuses before anything trains.
+Result<void> Job::size_ring() {
+  if (options_.update.profile != "secure") return {};
+  auto& ring = options_.update.ring;
+  const auto& federation = options_.federation;
+  if (ring.max_nodes == 0) ring.max_nodes = federation.cohort > 0 ? federation.cohort : federation.sites;
+  if (ring.max_nodes < federation.quorum)
+    return fail(Code::kInvalid, "update.ring.max_nodes: the sum needs room for federation.quorum = {} nodes, and {} are foreseen; set it, or federation.sites",
+                federation.quorum, ring.max_nodes);
+  const auto& dp = options_.privacy.differential_privacy;
+  if (!dp.distributed()) ring.ring_bits = TRY(compression::ring_bits(ring));  // else when the noise is known
+  const auto& images = federation_->consortium.test;
+  ring.histograms = images.segmentation || dp.on() ? 0 : int(compression::histograms_of(images.classes.size()));
+  return {};
+}
+
+/// The sum of the plan's wire profile.
+Result<void> Job::make_sum(const ParameterSpace& space) {
+  if (options_.update.profile != "secure") {
+    codec_.emplace(TRY(compression::UpdateCodec::create(options_.update, space)));
+    sum_ = std::make_unique<PlainSum>(*codec_, space.size());
+    return {};
+  }
+  auto& ring = options_.update.ring;
+  if (const auto& dp = options_.privacy.differential_privacy; dp.distributed()) {
+    if (dp.mode == "hospital-distributed" && ring.beta == 0) ring.beta = std::exp(-0.5);
+    auto roomy = ring;
+    roomy.noise = 0;
+    roomy.ring_bits = 0;
+    const auto codec = TRY(compression::RingCodec::create(roomy, space));
+    const auto noise = TRY(share_of_noise(dp, word_sensitivity(dp, codec, options_.training.learning_rate)));
+    ring.noise = noise.deviation(std::uint32_t(ring.max_nodes));
+    ring.ring_bits = TRY(compression::ring_bits(ring));
+  }
+  ring_.emplace(TRY(compression::RingCodec::create(ring, space)));
+  sum_ = std::make_unique<SecureSum>(*ring_, options_.seed);
+  return {};
+}
+
+Json Job::privacy_spent(int rounds) const {
+  const auto& dp = options_.privacy.differential_privacy;
+  auto released = privacy::nominal_round(dp, options_.training.epochs);
+  released.steps *= std::uint64_t(rounds);
+  const auto spent = rounds > 0 ? privacy::epsilon_spent({released}, dp.delta) : privacy::Spent{};
+  return {{"mode", dp.mode}, {"unit", dp.of_records() ? "image" : "hospital"}, {"epsilon", spent.epsilon}, {"delta", dp.delta},
+          {"noise_multiplier", dp.noise_multiplier}, {"accountant", spent.accountant}};
 }
 
 Result<void> Job::commit(const Evaluate& evaluate, const WireBytes& bytes) {
@@ -125,12 +182,14 @@ Result<void> Job::commit(const Evaluate& evaluate, const WireBytes& bytes) {
   training::use_threads(options_.training.threads);
   const auto metrics = coordinator::evaluate(derived_->student, federation_->consortium.validation, options_.seed);
   json["validation"] = coordinator::to_json(metrics);
+  if (options_.privacy.differential_privacy.on()) json["privacy"] = privacy_spent(int(record.round));
   json["bytes_up"] = bytes.up;
   json["bytes_down"] = bytes.down;
   std::ofstream file(out_ / "rounds.jsonl", std::ios::app);
   file << json.dump() << "\n";
   if (!file.flush()) return fail(Code::kIo, "cannot write {}: is the disk full?", (out_ / "rounds.jsonl").string());
   std::string text;
+  if (!record.refused.empty()) text += "; the sum is refused: " + record.refused;
   for (const auto& [site, why] : record.missing) text += fmt::format("; {}: {}", site, why);
   spdlog::info("round {}/{}: {}, {} updates, train loss {:.4f}{}{}", record.round, options_.federation.rounds, record.outcome, record.accepted.size(),
                record.train_loss, metrics.auc    ? fmt::format(", validation AUC {:.4f}", metrics.auc->value)
@@ -166,6 +225,7 @@ Result<Json> Job::conclude(const Finished& finished, const WireBytes& bytes, con
   summary["student"] = student.spec().model.name;
   summary["student_parameters"] = student.space().trainable();
   summary["student_macs"] = models::count_macs(student.network(), student.spec().task);
+  if (options_.privacy.differential_privacy.on()) summary["privacy"] = privacy_spent(machine_->rounds_done());
   summary["classes"] = federation_->consortium.test.classes;
   summary["bytes_up"] = bytes.up;
   summary["bytes_down"] = bytes.down;

@@ -20,6 +20,7 @@ struct JobOptions {
   training::TrainingOptions training;  ///< of the sites; epochs: of one round
   LocalDistillation distillation;      ///< in the sites' loss
   compression::UpdateOptions update;
+  PrivacyOptions privacy;
   int personalise_epochs = 3;
   template <class V>
   void visit(V& v) {
@@ -32,6 +33,7 @@ struct JobOptions {
     v("training", training);
     v("distillation", distillation);
     v("update", update);
+    v("privacy", privacy);
     v("personalise_epochs", personalise_epochs, Range{0, 1000});
   }
 };
@@ -70,13 +72,19 @@ class Job {
 
  private:
   Job() = default;
+  /// What the rounds so far have spent at most, from what the plan says.
+  nlohmann::ordered_json privacy_spent(int rounds) const;
+  Result<void> size_ring();
+  Result<void> make_sum(const ParameterSpace& space);
   JobOptions options_;
   Plan plan_;
   std::string config_hash_;
   const data::Federation* federation_ = nullptr;
   std::filesystem::path out_;
   std::optional<Derived> derived_;
-  std::optional<compression::UpdateCodec> codec_;
+  std::optional<compression::UpdateCodec> codec_;  ///< of the custom profile
+  std::optional<compression::RingCodec> ring_;     ///< of the secure one
+  std::unique_ptr<RoundSum> sum_;
   std::unique_ptr<Coordinator> machine_;
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
   std::uint64_t accepted_updates_ = 0;

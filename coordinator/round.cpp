@@ -18,12 +18,12 @@ void append(Round::Sends& sends, Round::Sends more) {
 
 }  // namespace
 
-Round::Round(std::uint32_t number, Cohort cohort, const RoundOptions& options, const compression::UpdateCodec& codec,
-             const Digest& digest, std::uint64_t model_bytes, const Digest& architecture, Accumulator& accumulator, Time now)
-    : options_(options), codec_(codec), model_(digest), architecture_(architecture), model_bytes_(model_bytes), accumulator_(accumulator) {
+Round::Round(std::uint32_t number, Cohort cohort, const RoundOptions& options, const Digest& digest, std::uint64_t model_bytes,
+             const Digest& architecture, RoundSum& sum, Time now)
+    : options_(options), model_(digest), architecture_(architecture), model_bytes_(model_bytes), sum_(sum) {
   record_.round = number;
   record_.started = now;
-  accumulator_.clear();
+  sum_.begin(number);
   for (const auto& [name, samples] : cohort) {
     sites_[name].samples = samples;
     record_.cohort_samples += samples;
@@ -43,11 +43,7 @@ Round::Sends Round::invite(const std::string& peer, Time now) const {
 
 Result<void> Round::admit(const Site& site, const UpdateOffer& offer) const {
   if (offer.architecture != architecture_) return fail(Code::kRefused, "its architecture is not this job's");
-  if (offer.samples != site.samples)
-    return fail(Code::kRefused, "it stands for {} training images, but the site announced {}", offer.samples, site.samples);
-  if (offer.update_bytes == 0 || offer.update_bytes > codec_.size_bound())
-    return fail(Code::kRefused, "{} bytes; an update of this job has 1 to {}", offer.update_bytes, codec_.size_bound());
-  return {};
+  return sum_.admit(offer, site.samples);
 }
 
 Round::Sends Round::refuse(const std::string& peer, Site& site, const std::string& reason) {
@@ -117,7 +113,7 @@ Round::Sends Round::arrived(const std::string& peer, const Chunk& chunk) {
 Round::Sends Round::finish_upload(const std::string& peer, Site& site) {
   const auto update = site.receiver->take();
   site.receiver.reset();
-  const auto folded = accumulator_.fold(codec_, update, site.samples, options_.max_norm);
+  const auto folded = sum_.fold(update, site.samples, options_.max_norm);
   if (!folded) return refuse(peer, site, folded.error().message);
   site.state = State::kAccepted;
   record_.samples += site.samples;
@@ -167,8 +163,20 @@ RoundRecord Round::close(Time now) {
   const bool quorum = int(record_.accepted.size()) >= options_.quorum &&
                       double(record_.samples) >= options_.quorum_share * double(record_.cohort_samples);
   record_.outcome = !quorum ? "void" : record_.missing.empty() ? "complete" : "partial";
+  if (!record_.accepted.empty()) judge_sum();
   record_.ended = now;
   return record_;
+}
+
+void Round::judge_sum() {
+  const auto told = sum_.close();
+  if (!told) {
+    record_.outcome = "void";
+    record_.refused = told.error().message;
+  } else if (*told) {
+    record_.train_loss = (*told)->train_loss;
+    record_.pooled_auc = (*told)->pooled_auc;
+  }
 }
 
 Round::Sends Round::turn_away() const {

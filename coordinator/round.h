@@ -4,8 +4,8 @@
 #include <variant>
 
 #include "common/clock.h"
-#include "coordinator/aggregate.h"
 #include "coordinator/options.h"
+#include "coordinator/round_sum.h"
 #include "transport/transfer.h"
 
 namespace preceptor::coordinator {
@@ -21,6 +21,8 @@ struct RoundRecord {
   std::map<std::string, std::string> missing;  ///< site → why its update is not in the sum
   std::uint64_t samples = 0, cohort_samples = 0;
   double train_loss = 0;  ///< sample-weighted mean of the accepted sites'
+  std::string refused;    ///< why the sum as a whole was refused, which makes the round void; "": it was not
+  std::optional<double> pooled_auc;  ///< of the model the round began with, where the sites' totals tell
   Time started{0}, ended{0};
 };
 
@@ -36,8 +38,8 @@ class Round {
   using Sends = std::vector<Send>;
 
   /// model: what the cohort trains from; must outlive the round. Its digest is `digest`.
-  Round(std::uint32_t number, Cohort cohort, const RoundOptions& options, const compression::UpdateCodec& codec,
-        const Digest& digest, std::uint64_t model_bytes, const Digest& architecture, Accumulator& accumulator, Time now);
+  Round(std::uint32_t number, Cohort cohort, const RoundOptions& options, const Digest& digest, std::uint64_t model_bytes,
+        const Digest& architecture, RoundSum& sum, Time now);
 
   /// Invitations to the whole cohort, or to one site that came back.
   Sends invite(Time now) const;
@@ -54,7 +56,7 @@ class Round {
   Time deadline() const { return record_.started + options_.deadline; }
   std::uint32_t number() const { return record_.round; }
   bool invited(const std::string& peer) const { return sites_.contains(peer); }
-  /// Names who is missing and why, and says whether there is a quorum. Call once, when over.
+  /// Names who is missing and why, says whether there is a quorum, and judges the sum. Call once, when over.
   RoundRecord close(Time now);
   /// Answers the offers that were still open at close: no offer is left without a yes or a no.
   Sends turn_away() const;
@@ -73,12 +75,12 @@ class Round {
   Sends ask(const std::string& peer, Site& site) const;
   Sends finish_upload(const std::string& peer, Site& site);
   Sends start_uploads();
+  void judge_sum();
 
   RoundOptions options_;
-  const compression::UpdateCodec& codec_;
   Digest model_, architecture_;
   std::uint64_t model_bytes_;
-  Accumulator& accumulator_;
+  RoundSum& sum_;
   std::map<std::string, Site> sites_;
   std::vector<std::string> queue_;
   RoundRecord record_;

@@ -36,6 +36,7 @@ class DistillationObjective : public training::Objective {
   void step(double learning_rate) override {
     if (features_) features_->step(learning_rate);
   }
+  bool by_image() const override { return !features_ && hard_->by_image(); }  // feature losses compare images, or learn
 
  private:
   DistillationOptions options_;

@@ -40,6 +40,7 @@ class MutualObjective : public training::Objective {
     return own_->loss_with(batch, logits, features) + pull(logits, all_told, 0);
   }
 
+  bool by_image() const override { return false; }
   void step(double learning_rate) override {
     torch::NoGradGuard no_grad;
     for (auto& [model, optimizer] : peers_) {

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "models/adaptable.h"
+#include "models/batch_norm.h"
 
 namespace preceptor::models {
 
@@ -23,7 +24,7 @@ inline Conv2d conv(int in, int out, int kernel, int stride = 1, int groups = 1) 
 /// it writes past its buffer in channels_last (oneDNN 2.6, of LibTorch 1.13). A mean of one pixel is exact, and keeps
 /// the memory format of values and gradient, which slicing does not.
 inline torch::Tensor every(int stride, const torch::Tensor& x) { return stride == 1 ? x : torch::avg_pool2d(x, 1, stride); }
-inline torch::nn::BatchNorm2d norm(int channels) { return torch::nn::BatchNorm2d(channels); }
+inline BatchNorm2d norm(int channels) { return BatchNorm2d(channels); }
 inline torch::nn::ReLU relu() { return torch::nn::ReLU(torch::nn::ReLUOptions(true)); }
 inline torch::nn::ReLU6 relu6() { return torch::nn::ReLU6(torch::nn::ReLU6Options(true)); }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "models/cnn/reparameterise.h"
 #include "models/structure.h"
 
 namespace preceptor::models {
@@ -56,6 +57,17 @@ Result<void> check_shapes(Model& network, const TaskOptions& task) {
   return {};
 }
 
+/// Batch norms that are part of a branch which is folded, or that are not of images, have no group norm in their place.
+Result<void> check_grouped(const Model& network, const std::string& name) {
+  for (const auto& item : network.named_modules("", /*include_self=*/false)) {
+    const auto& module = *item.value();
+    const auto* norm = module.as<torch::nn::BatchNorm2d>();
+    if (dynamic_cast<const Fusible*>(&module) || module.as<torch::nn::BatchNorm1d>() || (norm && norm->options.track_running_stats()))
+      return fail(Code::kInvalid, "{} has no form with normalisation: group: '{}' needs batch norm", name, item.key());
+  }
+  return {};
+}
+
 }  // namespace
 
 Registry<Architecture>& zoo() {
@@ -72,7 +84,10 @@ Result<std::shared_ptr<Model>> build(const ModelSpec& spec) {
     return fail(Code::kInvalid, "{} has no variants, so not '{}'", spec.model.name, spec.model.variant);
   if (spec.model.width > kMaxWidth)  // before gigabytes are taken for what a peer's plan asks
     return fail(Code::kInvalid, "{}: widths go up to {}, not {}", spec.model.name, kMaxWidth, spec.model.width);
+  const bool grouped = spec.model.normalisation == "group";
+  const GroupedNorms scope(grouped);
   auto network = TRY(architecture->build(spec));
+  if (grouped) TRY(check_grouped(*network, spec.model.name));
   TRY(apply(spec.structure, *network));
   if (!spec.structure.shapes.empty()) TRY(check_shapes(*network, spec.task));
   return network;

@@ -12,12 +12,14 @@ struct ModelOptions {
   double width = 1.0;          ///< multiplier of channel counts; the values a model knows are its own
   std::string stem = "small";  ///< standard: as published; half: a first /2 is left out; small: a /4, for 28–32 px
   std::string variant = "";    ///< published size, where an architecture has several; "": its smallest
+  std::string normalisation = "batch";  ///< group: group norm where it has batch norm, as record-level privacy needs
   template <class V>
   void visit(V& v) {
     v("name", name);
     v("width", width, Range{0.05, 4});
     v("stem", stem, OneOf{"standard", "half", "small"});
     v("variant", variant);
+    v("normalisation", normalisation, OneOf{"batch", "group"});
   }
 };
 

@@ -100,7 +100,7 @@ Result<transport::SiteReport> run_daemon(const DaemonOptions& options, const std
 
   const auto link = TRY(transport::StreamLink::connect(options.link));
   spdlog::info("{}: {} training images; dialling {}", name, chosen->data.train.size(), options.link.endpoint);
-  Site site(name, chosen->data, options.limits);
+  Site site(name, chosen->data, options.limits, {folder / "privacy", /*simulated=*/false});
   TRY(Daemon(site, *link).run(interrupted));
   if (!site.verdict()) return fail(Code::kUnavailable, "the job ended before a verdict was asked for");
   TRY(keep(folder, site.plan(), *site.verdict()));

@@ -2,6 +2,9 @@
 
 #include <cmath>
 
+#include "node/private_step.h"
+#include "training/outcome.h"
+
 namespace preceptor::node {
 
 std::span<const float> floats_of(const Bytes& blob) {
@@ -11,7 +14,9 @@ std::span<const float> floats_of(const Bytes& blob) {
 Result<std::unique_ptr<Workbench>> Workbench::create(const Plan& plan) {
   auto student = TRY(models::FlatModel::create(plan.student, plan.training.device));
   auto codec = TRY(compression::UpdateCodec::create(plan.update, student.space()));
-  return std::unique_ptr<Workbench>(new Workbench(plan, std::move(student), std::move(codec)));
+  std::optional<compression::RingCodec> ring;
+  if (plan.update.profile == "secure") ring = TRY(compression::RingCodec::create(plan.update.ring, student.space()));
+  return std::unique_ptr<Workbench>(new Workbench(plan, std::move(student), std::move(codec), std::move(ring)));
 }
 
 distill::Teacher Workbench::reference(std::span<const float> parameters) {
@@ -38,6 +43,11 @@ Result<Plan> read_plan(const std::string& text, const data::Splits& data) {
       return fail(Code::kRefused, "its teacher is for {} classes and {} channels, its student for {} and {}", taught.classes,
                   taught.channels, task.classes, task.channels);
   }
+  const auto histograms = compression::histograms_of(train.classes.size());
+  const bool scores = !train.segmentation && !plan.privacy.differential_privacy.on();
+  if (plan.update.profile == "secure" && plan.update.ring.histograms != (scores ? int(histograms) : 0))
+    return fail(Code::kRefused, "its totals hold {} score histograms; data of {} classes have {}", plan.update.ring.histograms,
+                train.classes.size(), scores ? histograms : 0);
   if (plan.distillation.from != "none") TRY(distill::check(plan.distillation.loss, task.classes, /*in_rounds=*/true));
   return plan;
 }
@@ -56,6 +66,33 @@ Result<std::unique_ptr<training::Objective>> make_objective(Workbench& bench, co
   return training::make_supervised(training, images);
 }
 
+/// What the site adds to the round's totals: its weight, its loss, and how the received model scores on its
+/// validation split.
+compression::Totals totals_of(const compression::RingCodec& ring, const data::Splits& data, double loss,
+                              const training::Outcome& received) {
+  compression::Totals totals;
+  totals.samples = data.train.size();
+  totals.weight = ring.weight_of(totals.samples);
+  totals.loss = loss * double(totals.samples);
+  if (ring.histograms() > 0)
+    totals.scores = compression::score_histograms(received.probabilities, received.labels, received.classes);
+  return totals;
+}
+
+/// Trains the bench's student for a round of the plan. Returns the training loss, 0 where it must not leave the site.
+Result<double> train_student(Workbench& bench, SiteState& site, std::span<const float> received, std::uint32_t round, std::uint64_t seed) {
+  const auto& plan = bench.plan();
+  const auto& options = site.guard ? site.guard->training() : plan.training;
+  const auto objective = TRY(make_objective(bench, site, received, options, seed));
+  const training::Stretch stretch{double(round - 1) / plan.rounds, std::min(1.0, double(round) / plan.rounds), int(round - 1) * plan.training.epochs};
+  if (site.guard && site.guard->one_step()) {
+    TRY(private_step(bench.student(), *objective, *site.guard, site.data->train, seed, stretch));
+    return 0;
+  }
+  const auto outcome = TRY(training::train(bench.student(), site.data->train, options, *objective, seed, stretch));
+  return site.guard ? 0 : outcome.loss;
+}
+
 Result<Trained> train_round(Workbench& bench, SiteState& site, const Train& task) {
   const auto& plan = bench.plan();
   auto& student = bench.student();
@@ -64,20 +101,29 @@ Result<Trained> train_round(Workbench& bench, SiteState& site, const Train& task
     return fail(Code::kRefused, "the model of round {} is not a {}", task.round, plan.student.model.name);
   if (!site.initial) site.initial = task.model;
   const auto seed = RandomStream(plan.seed, "site/" + site.name).bits64();
-  const int before = int(task.round - 1) * plan.training.epochs;
   training::use_threads(plan.training.threads);
   student.load(received);
-  const auto objective = TRY(make_objective(bench, site, received, plan.training, seed));
-  const training::Stretch stretch{double(task.round - 1) / plan.rounds, std::min(1.0, double(task.round) / plan.rounds), before};
-  const auto outcome = TRY(training::train(student, site.data->train, plan.training, *objective, seed, stretch));
+  const auto* ring = bench.ring();
+  training::Outcome scores;
+  if (ring && ring->histograms() > 0) scores = training::outcome_of(student, site.data->validation);
+  if (site.guard) TRY(site.guard->debit(task.round));
+  const double loss = TRY(train_student(bench, site, received, task.round, seed));
   auto delta = student.store();
   for (std::size_t i = 0; i < delta.size(); ++i) {
     delta[i] -= received[i];
     if (!std::isfinite(delta[i])) return fail(Code::kInvalid, "training in round {} gave values that are not finite", task.round);
   }
   site.pending = site.feedback;
-  auto update = TRY(bench.codec().encode(delta, RandomStream(seed, "update", {task.round}).bits64(), site.pending));
-  return Trained{task.round, std::move(update), outcome.loss, ""};
+  if (!ring) {
+    auto update = TRY(bench.codec().encode(delta, RandomStream(seed, "update", {task.round}).bits64(), site.pending));
+    return Trained{task.round, std::move(update), loss, ""};
+  }
+  compression::RingUpdate secret;
+  secret.words = TRY(ring->encode(delta, site.data->train.size(), {plan.seed, task.round},
+                                  RandomStream(seed, "rounding", {task.round}), site.pending));
+  if (site.guard) TRY(site.guard->add_noise(secret.words, ring->options().ring_bits, RandomStream(seed, "privacy", {task.round})));
+  secret.totals = totals_of(*ring, *site.data, loss, scores).encode();
+  return Trained{task.round, ring->pack(secret), 0, "", /*totals_only=*/true};
 }
 
 }  // namespace

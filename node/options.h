@@ -1,5 +1,6 @@
 #pragma once
 #include "common/options.h"
+#include "privacy/differential_privacy/differential_privacy.h"
 
 namespace preceptor::node {
 
@@ -10,6 +11,7 @@ struct LimitOptions {
   int max_threads = 16;     ///< that training may use
   double model_mib = 512;   ///< largest student, as float32
   double teacher_mib = 0;   ///< largest teacher to fetch; a larger one is done without
+  privacy::PrivacyLimits privacy;
   template <class V>
   void visit(V& v) {
     v("max_rounds", max_rounds, Range{1, 1e6});
@@ -17,6 +19,7 @@ struct LimitOptions {
     v("max_threads", max_threads, Range{1, 1024});
     v("model_mib", model_mib, Range{0.1, 1e6});
     v("teacher_mib", teacher_mib, Range{0, 1e6});
+    v("privacy", privacy);
   }
 };
 

@@ -135,7 +135,8 @@ void Session::trained(Trained& answer) {
   if (!answer.why.empty()) return stop(false, "training failed: " + answer.why);
   auto blob = std::make_shared<const Bytes>(std::move(answer.update));
   const auto size = blob->size();
-  offer_ = UpdateOffer{answer.round, outbox_.put(std::move(blob)), size, round_->architecture, train_samples_, answer.train_loss};
+  offer_ = UpdateOffer{answer.round, outbox_.put(std::move(blob)), size, round_->architecture, answer.totals_only ? 0 : train_samples_,
+                       answer.totals_only ? 0 : answer.train_loss};
   phase_ = Phase::kOffering;
   if (next_round_ || finish_) return settle(false, "the round closed without it");
   send(*offer_);

@@ -26,6 +26,7 @@ struct Trained {  ///< answer to Train
   Bytes update;   ///< empty: training failed, `why` says why
   double train_loss = 0;
   std::string why;
+  bool totals_only = false;  ///< weight and loss are inside the update, where only their sums can be read: the offer says neither
 };
 struct Judged {  ///< answer to Judge
   transport::SiteReport report;

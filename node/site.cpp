@@ -4,7 +4,8 @@
 
 namespace preceptor::node {
 
-Site::Site(std::string name, const data::Splits& data, const LimitOptions& limits) : limits_(limits), session_(data.train.size()) {
+Site::Site(std::string name, const data::Splits& data, const LimitOptions& limits, PrivacyPlace place)
+    : limits_(limits), place_(std::move(place)), session_(data.train.size()) {
   state_.name = std::move(name);
   state_.data = &data;
 }
@@ -42,7 +43,13 @@ PlanReady Site::weigh(const std::string& text) {
   auto student = build_guarded(plan->student);
   if (!student) return refuse(student.error().message);
   const auto mib = double(student->space().size()) * 4 / (1 << 20);
+  if (plan->update.profile == "secure")
+    if (auto ring = compression::RingCodec::create(plan->update.ring, student->space()); !ring) return refuse(ring.error().message);
   if (mib > limits_.model_mib) return refuse(fmt::format("a student of {:.1f} MiB; limits.model_mib is {}", mib, limits_.model_mib));
+  state_.guard.reset();  // a job before may hold the ledger
+  auto guard = PrivacyGuard::create(*plan, student->space(), state_.data->train, state_.name, limits_.privacy, place_);
+  if (!guard) return refuse(guard.error().message);
+  state_.guard = std::move(*guard);
   plan_ = std::move(*plan);
   const bool teacher = !plan_.teacher.sha256.empty() && double(plan_.teacher.bytes) <= limits_.teacher_mib * (1 << 20);
   if (!plan_.teacher.sha256.empty() && !teacher)

@@ -9,7 +9,8 @@ namespace preceptor::node {
 /// messages and runs the long jobs on a thread of its choice, one at a time for a site.
 class Site {
  public:
-  Site(std::string name, const data::Splits& data, const LimitOptions& limits);
+  /// place: where a job with differential privacy keeps its ledger; without a folder such jobs are refused.
+  Site(std::string name, const data::Splits& data, const LimitOptions& limits, PrivacyPlace place = {});
 
   /// A long piece of work. Answers with the event to be given back to step().
   using Job = std::function<Event(Workbench&)>;
@@ -40,6 +41,7 @@ class Site {
   PlanReady weigh(const std::string& plan);
 
   LimitOptions limits_;
+  PrivacyPlace place_;
   Session session_;
   SiteState state_;
   Plan plan_;

@@ -2,6 +2,7 @@
 #include "compression/update/update.h"
 #include "distill/options.h"
 #include "models/options.h"
+#include "plan/privacy.h"
 #include "training/options.h"
 
 namespace preceptor {
@@ -40,6 +41,7 @@ struct Plan {
   training::TrainingOptions training;  ///< epochs: of one round
   LocalDistillation distillation;
   compression::UpdateOptions update;
+  PrivacyOptions privacy;
   TeacherReference teacher;
   int personalise_epochs = 3;  ///< of local fine-tuning after the last round
   template <class V>
@@ -51,6 +53,7 @@ struct Plan {
     v("training", training);
     v("distillation", distillation);
     v("update", update);
+    v("privacy", privacy);
     v("teacher", teacher);
     v("personalise_epochs", personalise_epochs, Range{0, 1000});
   }

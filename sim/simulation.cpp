@@ -47,10 +47,10 @@ struct Answer {
 
 class Simulation {
  public:
-  Simulation(const SimulationOptions& options, coordinator::Job& job, const data::Federation& federation)
+  Simulation(const SimulationOptions& options, coordinator::Job& job, const data::Federation& federation, const std::filesystem::path& ledgers)
       : options_(options), job_(job), benches_(std::size_t(options.sim.threads)), pool_(options.sim.threads) {
     for (const auto& site : federation.sites)
-      sites_.try_emplace(site.name, VirtualSite{node::Site(site.name, site.data, options.sim.limits), {}, {}, {}});
+      sites_.try_emplace(site.name, VirtualSite{node::Site(site.name, site.data, options.sim.limits, {ledgers / site.name, /*simulated=*/true}), {}, {}, {}});
   }
 
   Result<coordinator::Finished> run() {
@@ -163,10 +163,16 @@ Result<Json> simulate(SimulationOptions options, const std::string& config, cons
   if (federation.report.duplicates > 0)
     spdlog::warn("data: {} images stood in more than one split and were left out of training", federation.report.duplicates);
   const auto job = TRY(coordinator::Job::prepare(options, config, federation, out));
-  Simulation simulation(options, *job, federation);
+  // Each run starts with unspent data; its noise is seeded, so nothing was protected before.
+  const auto ledgers = out / "privacy";
+  std::error_code error;
+  std::filesystem::remove_all(ledgers, error);
+  if (error) return fail(Code::kIo, "cannot clear {}: {}", ledgers.string(), error.message());
+  Simulation simulation(options, *job, federation, ledgers);
   const auto finished = TRY(simulation.run());
   auto extra = TRY(measure_references(options, *job, federation));
   extra.run["threads"] = options.sim.threads;
+  if (options.privacy.differential_privacy.on()) extra.run["noise"] = "seeded: reproducible, so it protects nobody";
   auto summary = TRY(job->conclude(finished, simulation.bytes(), extra));
   if (!finished.completed) return fail(Code::kUnavailable, "the job was given up: {}", finished.reason);
   return summary;

@@ -24,6 +24,34 @@ struct AugmentOptions {
   }
 };
 
+/// Record-level privacy by DP-SGD (Abadi 2016, arXiv:1607.00133): each image's gradient is clipped, their sum gets Gaussian
+/// noise, and each step draws every image with the same probability, TrainingOptions::batch / images (Poisson sampling).
+/// The unit that is protected is one image in one augmented view a step.
+struct PrivateTrainingOptions {
+  bool on = false;
+  double clip_norm = 1;            ///< L2 that one image's gradient has at most; of adaptive clipping where it begins
+  double noise_multiplier = 1;     ///< deviation of the noise over clip_norm; what an accountant takes
+  std::string clipping = "fixed";  ///< fixed; adaptive: follows a quantile of the norms (Andrew 2021, arXiv:1905.03871)
+  double target_quantile = 0.5;    ///< adaptive: share of images whose gradient stays as it is
+  double clip_rate = 0.2;          ///< adaptive: step of log(clip_norm)
+  double count_noise = 0;          ///< adaptive: deviation of the noise on the count of images below; 0: batch / 20
+  int microbatch = 64;             ///< images in memory at once; no influence on the result but rounding
+  std::string randomness = "system";  ///< of noise and sampling: system: OpenSSL's, secret; seeded: reproducible, for
+                                      ///< simulations, as whoever has the seed can take the noise off
+  template <class V>
+  void visit(V& v) {
+    v("on", on);
+    v("clip_norm", clip_norm, Range{1e-6, 1e6});
+    v("noise_multiplier", noise_multiplier, Range{0, 1e4});
+    v("clipping", clipping, OneOf{"fixed", "adaptive"});
+    v("target_quantile", target_quantile, Range{0.01, 0.99});
+    v("clip_rate", clip_rate, Range{0, 2});
+    v("count_noise", count_noise, Range{0, 1e6});
+    v("microbatch", microbatch, Range{1, 65536});
+    v("randomness", randomness, OneOf{"system", "seeded"});
+  }
+};
+
 /// Local training. The schedule runs over the whole job; a round is a piece of it.
 struct TrainingOptions {
   std::string optimizer = "sgd";     ///< sgd (Nesterov momentum), adamw
@@ -43,6 +71,7 @@ struct TrainingOptions {
   int views = 0;                     ///< distinct augmentations of an image; 0: new ones every epoch
   int threads = 1;                   ///< inside LibTorch; part of what makes a run reproducible
   std::string device = "cpu";        ///< cpu, cuda
+  PrivateTrainingOptions record_privacy;  ///< DP-SGD instead of plain steps
   template <class V>
   void visit(V& v) {
     v("optimizer", optimizer, OneOf{"sgd", "adamw"});
@@ -61,6 +90,7 @@ struct TrainingOptions {
     v("views", views, Range{0, 1000});
     v("threads", threads, Range{1, 1024});
     v("device", device, OneOf{"cpu", "cuda"});
+    v("private", record_privacy);
   }
 };
 

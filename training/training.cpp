@@ -7,6 +7,7 @@
 
 #include "models/adaptable.h"
 #include "training/optimizer.h"
+#include "training/private_training.h"
 
 namespace preceptor::training {
 namespace {
@@ -111,6 +112,7 @@ Result<Trained> train(models::FlatModel& model, const data::Dataset& dataset, co
                       StepHook* hook) {
   if (dataset.size() < 2) return fail(Code::kInvalid, "training needs at least two images; there are {}", dataset.size());
   use_threads(options.threads);
+  if (options.record_privacy.on) return train_privately(model, dataset, options, objective, seed, stretch, after_epoch, hook);
   model.network().train();
   const auto optimizer = make_optimizer(options, model.space(), model.values());
   const auto steps_an_epoch = double(batches(std::vector<std::size_t>(dataset.size()), std::size_t(options.batch)).size());

@@ -18,6 +18,9 @@ class Objective {
   }
   /// After each of the model's steps, with its learning rate: an objective that has parameters of its own moves them here.
   virtual void step(double /*learning_rate*/) {}
+  /// Whether it makes sense of a batch of one image and has no parameters of its own: private training asks for both, as it
+  /// takes each image alone, and what such parameters learn gets no noise.
+  virtual bool by_image() const { return true; }
 };
 
 /// Whether logits are [B, 2, classes]: those of a label head and a teacher head (models::Model).
@@ -47,11 +50,12 @@ struct Stretch {
 };
 
 struct Trained {
-  double loss = 0;  ///< mean over the last epoch
+  double loss = 0;  ///< mean over the last epoch; 0 of private training, whose losses are not to leave the site
   std::size_t steps = 0;
 };
 
-/// Called after each epoch with its number and mean loss; returns false to stop.
+/// Called after each epoch with its number and mean loss (of private training that of the images drawn, without noise: for
+/// the site's own eyes); returns false to stop.
 using EpochCallback = std::function<bool(int epoch, double loss)>;
 
 /// What else acts on the steps of a training. Progress is the schedule's, 0 … 1 of the whole job.
@@ -63,7 +67,8 @@ class StepHook {
 };
 
 /// The local loop: epochs of shuffled batches, on the model's device, with options.threads inside LibTorch.
-/// All randomness comes from RandomStream(seed, …); same inputs, same floats, whatever else the process does.
+/// All randomness comes from RandomStream(seed, …); same inputs, same floats, whatever else the process does; except where
+/// options.record_privacy is on with randomness: system. With it on, private_training.h has what happens instead.
 /// Errors: kInvalid when the set has fewer than two images, or when the loss is no longer finite.
 Result<Trained> train(models::FlatModel& model, const data::Dataset& dataset, const TrainingOptions& options,
                       Objective& objective, std::uint64_t seed, const Stretch& stretch = {},

@@ -1,6 +1,7 @@
 #pragma once
 #include "common/parameter_space.h"
 #include "compression/update/error_feedback.h"
+#include "compression/update/ring.h"
 
 namespace preceptor::compression {
 
@@ -11,11 +12,17 @@ struct UpdateOptions {
   std::vector<CodecSettings> statistics{{{"codec", "cast16"}, {"format", "fp16"}},
                                         {{"codec", "zstd"}}};
   bool error_feedback = true;  ///< on weights
+  /// The wire profile. custom: the codecs above, stage by stage. secure: `ring` alone, whose sums are exact
+  /// integers that masks and noise may be added to; the coordinator needs totals only.
+  std::string profile = "custom";
+  RingOptions ring{};
   template <class V>
   void visit(V& v) {
+    v("profile", profile, OneOf{"custom", "secure"});
     v("weights", weights);
     v("statistics", statistics);
     v("error_feedback", error_feedback);
+    v("ring", ring);
   }
 };
 

@@ -9,7 +9,7 @@ namespace {
 
 /// The ε of the published weights. torchvision's momentum of 0.01 is not taken over: it averages over hundreds of
 /// steps, and a hospital's round has fewer.
-torch::nn::BatchNorm2d norm3(int channels) { return torch::nn::BatchNorm2d(torch::nn::BatchNorm2dOptions(channels).eps(1e-3)); }
+BatchNorm2d norm3(int channels) { return BatchNorm2d(torch::nn::BatchNorm2dOptions(channels).eps(1e-3)); }
 
 enum class Activation { kNone, kRelu, kHardSwish };
 

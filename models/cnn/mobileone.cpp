@@ -50,7 +50,7 @@ class Block : public Fusible {
   int stride_;
   std::vector<ConvNorm> branches_;
   ConvNorm scale_{nullptr};
-  torch::nn::BatchNorm2d identity_{nullptr};
+  BatchNorm2d identity_{nullptr};
   Conv2d fused_{nullptr};
 };
 

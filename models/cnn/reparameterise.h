@@ -24,7 +24,7 @@ inline Kernel identity_kernel(const Conv2d& conv) {
 }
 
 /// Batch norm after the kernel, as evaluation mode has it.
-inline Kernel fold(const Kernel& kernel, const torch::nn::BatchNorm2d& norm) {
+inline Kernel fold(const Kernel& kernel, const BatchNorm2d& norm) {
   const auto scale = norm->weight.to(torch::kFloat64) / (norm->running_var.to(torch::kFloat64) + norm->options.eps()).sqrt();
   return {kernel.weight * scale.view({-1, 1, 1, 1}), (kernel.bias - norm->running_mean) * scale + norm->bias};
 }
@@ -70,7 +70,7 @@ class ConvNormImpl : public Fusible {
   }
   torch::Tensor forward(const torch::Tensor& x) { return norm_ ? norm_(conv_(x)) : conv_(x); }
   const Conv2d& conv_layer() const { return conv_; }
-  const torch::nn::BatchNorm2d& norm_layer() const { return norm_; }  ///< empty after fuse()
+  const BatchNorm2d& norm_layer() const { return norm_; }  ///< empty after fuse()
   Kernel kernel() const { return norm_ ? fold(kernel_of(conv_), norm_) : kernel_of(conv_); }
   void fuse() override {
     if (!norm_) return;
@@ -83,7 +83,7 @@ class ConvNormImpl : public Fusible {
  private:
   std::string name_;
   Conv2d conv_;
-  torch::nn::BatchNorm2d norm_{nullptr};
+  BatchNorm2d norm_{nullptr};
 };
 TORCH_MODULE(ConvNorm);
 

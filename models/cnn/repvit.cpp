@@ -36,7 +36,7 @@ class TokenMixer : public Fusible {
  private:
   ConvNorm conv_{nullptr};
   Conv2d conv1_{nullptr}, fused_{nullptr};
-  torch::nn::BatchNorm2d norm_{nullptr};
+  BatchNorm2d norm_{nullptr};
 };
 
 /// Mixes channels, as a residual: 1×1 to twice the channels, GELU, 1×1.

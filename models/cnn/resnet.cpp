@@ -25,7 +25,7 @@ class BasicBlock : public torch::nn::Module {
  private:
   int stride_;
   Conv2d conv1_{nullptr}, conv2_{nullptr};
-  torch::nn::BatchNorm2d bn1_{nullptr}, bn2_{nullptr};
+  BatchNorm2d bn1_{nullptr}, bn2_{nullptr};
   Chain downsample_{nullptr};
 };
 
@@ -55,7 +55,7 @@ class Bottleneck : public torch::nn::Module {
  private:
   int stride_;
   Conv2d conv1_{nullptr}, conv2_{nullptr}, conv3_{nullptr};
-  torch::nn::BatchNorm2d bn1_{nullptr}, bn2_{nullptr}, bn3_{nullptr};
+  BatchNorm2d bn1_{nullptr}, bn2_{nullptr}, bn3_{nullptr};
   Chain downsample_{nullptr};
 };
 
@@ -90,7 +90,7 @@ class ResNet : public Model {
  private:
   bool pool_;
   Conv2d conv1_{nullptr};
-  torch::nn::BatchNorm2d bn1_{nullptr};
+  BatchNorm2d bn1_{nullptr};
   Chain layers_;
   Linear fc_{nullptr};
 };

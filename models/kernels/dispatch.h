@@ -13,6 +13,9 @@ bool serve(at::TensorList tensors);
 bool tracing();
 at::Tensor call(const char* name, at::TensorList inputs);
 
+/// What the operator "preceptor::group_norm" does.
+at::Tensor group_norm_now(const at::Tensor& x, std::int64_t groups, const at::Tensor& weight, const at::Tensor& bias, double eps);
+
 /// Does autograd ask for a derivative of one of these?
 bool wants_gradient(at::TensorList tensors);
 

@@ -22,14 +22,29 @@ at::Tensor selective_scan(const at::Tensor& u, const at::Tensor& delta, const at
 /// decay, first [C]; k, v [B, T, C]. Returns [B, T, C]. Types and devices as above.
 at::Tensor bi_wkv(const at::Tensor& decay, const at::Tensor& first, const at::Tensor& k, const at::Tensor& v);
 
+/// Group norm (Wu 2018, arXiv:1803.08494) of x [B, C, H, W]: each of `groups` equal groups of neighbouring channels of an
+/// image has mean 0 and variance 1, then each channel is scaled by weight [C] and shifted by bias [C]. Two passes over
+/// an image forward and two backward, in channels_last (LibTorch 1.13's own copies to NCHW and back). Types and devices
+/// as above. Called as the operator "preceptor::group_norm", so that whoever records operators sees its arguments.
+at::Tensor group_norm(const at::Tensor& x, std::int64_t groups, const at::Tensor& weight, const at::Tensor& bias, double eps);
+
+/// What each image adds to the gradients of group_norm's weight and bias: [B, 2, C], from the gradient of its output.
+at::Tensor group_norm_gradients(const at::Tensor& x, std::int64_t groups, double eps, const at::Tensor& grad);
+
+/// What each image adds to the gradient of a depthwise convolution's weight [C, 1, k, k], k = 3, 5 or 7, from its input
+/// [B, C, H, W] and the gradient of its output: [B, k, k, C]. Types and devices as above.
+at::Tensor depthwise_gradients(const at::Tensor& x, const at::Tensor& grad, int kernel, int stride, int padding);
+
 /// The same mathematics in plain LibTorch operators, by autograd: what the kernels are measured and tested against.
 /// The scan keeps exp(d·a) and d·b·u, L·D·N values each; the attention keeps T·T·C weights.
 at::Tensor selective_scan_reference(const at::Tensor& u, const at::Tensor& delta, const at::Tensor& a, const at::Tensor& b,
                                     const at::Tensor& c, const at::Tensor& skip, const at::Tensor& delta_bias,
                                     const at::Tensor& order);
 at::Tensor bi_wkv_reference(const at::Tensor& decay, const at::Tensor& first, const at::Tensor& k, const at::Tensor& v);
+at::Tensor group_norm_gradients_reference(const at::Tensor& x, std::int64_t groups, double eps, const at::Tensor& grad);
+at::Tensor depthwise_gradients_reference(const at::Tensor& x, const at::Tensor& grad, int kernel, int stride, int padding);
 
-/// While one is alive, this thread's calls of the two functions above take the references (benchmarks, tests).
+/// While one is alive, this thread's calls of the functions above take the references (benchmarks, tests).
 class UseReference {
  public:
   UseReference();

@@ -127,12 +127,12 @@ class UNeXt : public Model {
 
   int left_out_;
   std::array<Conv2d, 3> encoder_{nullptr, nullptr, nullptr};
-  std::array<torch::nn::BatchNorm2d, 3> ebn_{nullptr, nullptr, nullptr};
+  std::array<BatchNorm2d, 3> ebn_{nullptr, nullptr, nullptr};
   std::shared_ptr<PatchEmbed> patch_embed3_, patch_embed4_;
   Chain block1_{nullptr}, block2_{nullptr}, dblock1_{nullptr}, dblock2_{nullptr};
   torch::nn::LayerNorm norm3_{nullptr}, norm4_{nullptr}, dnorm3_{nullptr}, dnorm4_{nullptr};
   std::array<Conv2d, 5> decoder_{nullptr, nullptr, nullptr, nullptr, nullptr};
-  std::array<torch::nn::BatchNorm2d, 4> dbn_{nullptr, nullptr, nullptr, nullptr};
+  std::array<BatchNorm2d, 4> dbn_{nullptr, nullptr, nullptr, nullptr};
   Conv2d final_{nullptr};
 };
 

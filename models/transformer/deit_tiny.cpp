@@ -111,7 +111,7 @@ class DeitTiny : public Model {
 };
 
 Result<std::shared_ptr<Model>> build_deit(const ModelSpec& spec) {
-  const auto& [name, width, stem, variant] = spec.model;
+  const auto& [name, width, stem, variant, normalisation] = spec.model;
   if (width != 1) return fail(Code::kInvalid, "deit_tiny has width 1, not {}", width);
   if (variant != "" && variant != "distilled" && variant != "plain")
     return fail(Code::kInvalid, "deit_tiny has variants distilled and plain, not '{}'", variant);

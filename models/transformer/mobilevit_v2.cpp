@@ -113,7 +113,7 @@ class MobileVitV2 : public Model {
     struct Stage {
       int channels, residuals, stride, depth;
     };
-    const auto& [name, width, stem, variant] = spec.model;
+    const auto& [name, width, stem, variant, normalisation] = spec.model;
     const Stage stages[] = {{64, 1, 1, 0}, {128, 2, stem == "small" ? 1 : 2, 0}, {256, 1, 2, 2}, {384, 1, 2, 4}, {512, 1, 2, 3}};
     int in = int(32 * width);
     stem_ = register_module("stem", layer(spec.task.channels, in, 3, stem == "standard" ? 2 : 1));

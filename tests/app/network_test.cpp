@@ -64,12 +64,12 @@ Process start_node(const TempDir& dir, const std::string& ca, const std::string&
   return Process({PRECEPTOR_PROGRAM, "node", "run", "--config", (dir / (ca + site + ".yaml")).string()}, dir / (ca + site + ".log"));
 }
 
-TEST(Network, ThreeNodesAndACoordinatorGiveTheModelOfTheSimulation) {
-  TempDir dir;
+/// Three nodes and a coordinator, as processes, and a simulation give the same model.
+void expect_the_model_of_the_simulation(const TempDir& dir, const std::string& job) {
   make_ca(dir, "ca", {"hospital-1", "hospital-2", "hospital-3"});
   make_ca(dir, "foreign", {"hospital-1"});
-  ASSERT_TRUE(write_file(dir / "sim.yaml", kJob));
-  ASSERT_TRUE(write_file(dir / "coordinator.yaml", kJob + tls(dir / "ca", "coordinator", "127.0.0.1:0")));
+  ASSERT_TRUE(write_file(dir / "sim.yaml", job));
+  ASSERT_TRUE(write_file(dir / "coordinator.yaml", job + tls(dir / "ca", "coordinator", "127.0.0.1:0")));
 
   Process coordinator({PRECEPTOR_PROGRAM, "coordinator", "serve", "--config", (dir / "coordinator.yaml").string(), "--out", (dir / "net").string()},
                       dir / "coordinator.log");
@@ -92,6 +92,12 @@ TEST(Network, ThreeNodesAndACoordinatorGiveTheModelOfTheSimulation) {
   EXPECT_EQ(net["model_hash"], sim["model_hash"]);
   EXPECT_EQ(net["sites"], sim["sites"]);
   EXPECT_GT(net["bytes_up"].get<double>(), sim["bytes_up"].get<double>());  // TLS records are counted too
+}
+
+TEST(Network, ThreeNodesAndACoordinatorGiveTheModelOfTheSimulation) {
+  TempDir dir;
+  expect_the_model_of_the_simulation(dir, kJob);
+  const auto net = json_file(dir / "net" / "summary.json");
   const auto verdict = json_file(dir / "state-cahospital-2" / "verdict.json");
   EXPECT_EQ(verdict["verdict"], net["sites"][1]["verdict"]);
   for (const auto* name : {"local", "global", "personalised"})
@@ -101,6 +107,13 @@ TEST(Network, ThreeNodesAndACoordinatorGiveTheModelOfTheSimulation) {
   const auto report = preceptor_run(dir, {"report", (dir / "net").string()});
   EXPECT_EQ(report.code, 0) << report.output;
   EXPECT_TRUE(std::filesystem::exists(dir / "net" / "report.html"));
+}
+
+TEST(Network, TheSecureProfileGivesTheModelOfItsSimulation) {
+  TempDir dir;
+  expect_the_model_of_the_simulation(dir, std::string(kJob) + "update: {profile: secure, ring: {bits: 10, clip: 2, weight_cap: 100}}\n");
+  const auto first = *read_text(dir / "net" / "rounds.jsonl", 1 << 20);
+  EXPECT_NE(first.find(R"("pooled_auc":)"), std::string::npos) << first;
 }
 
 TEST(Network, ANodeThatIsKilledIsNamedInTheRecordAndTheRunGoesOn) {

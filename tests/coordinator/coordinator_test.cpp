@@ -35,17 +35,19 @@ std::span<const float> floats_of(const Blob& blob) {
 /// direction keep their order; which lane moves next is drawn from a seed.
 class Hall {
  public:
-  explicit Hall(RoundOptions options, std::uint64_t order = 1) : order_(order, "hall") {
+  explicit Hall(RoundOptions options, std::uint64_t order = 1, bool secure = false) : order_(order, "hall") {
+    if (secure) secret_sum.emplace(ring, 1);
     options.deadline = 100s;
     options.join_deadline = 50s;
     options.report_deadline = 200s;
     machine.emplace(
-        Coordinator::Job{"rounds: 3\n", 1, options, space, &codec, initial, /*teacher=*/nullptr});
+        Coordinator::Job{"rounds: 3\n", 1, options, space,
+                         secure ? static_cast<RoundSum*>(&*secret_sum) : &sum, initial, /*teacher=*/nullptr});
   }
 
   /// The site comes (with `samples` images, if it is new) and says Hello.
   FakeSite& connect(const std::string& name, std::uint64_t samples = 10) {
-    auto& site = sites.try_emplace(name, name, samples, codec).first->second;
+    auto& site = sites.try_emplace(name, name, samples, codec, secret_sum ? &ring : nullptr).first->second;
     hear(Came{name});
     lanes_[{name, true}].push_back(site.hello());
     return site;
@@ -131,6 +133,9 @@ class Hall {
 
   ParameterSpace space = made_space();
   compression::UpdateCodec codec = made_codec(space);
+  PlainSum sum{codec, space.size()};
+  compression::RingCodec ring = test::made_ring(space);
+  std::optional<SecureSum> secret_sum;  ///< of the secure profile
   Blob initial = blob_of(made_delta(space, 99, 0.1));
   std::optional<Coordinator> machine;
   std::map<std::string, FakeSite> sites;
@@ -219,6 +224,37 @@ TEST(Coordinator, TheModelDoesNotDependOnHowMessagesOfDifferentSitesAreInterleav
   EXPECT_THAT(models, SizeIs(1));
   EXPECT_THAT(cohorts, SizeIs(1));
   EXPECT_GT(orders.size(), 5u) << "the shuffles must really change who comes first";
+}
+
+TEST(Coordinator, TheSecureProfilesModelIsTheSameInAnyOrderAndNearThePlainOne) {
+  std::set<std::string> models, orders;
+  const auto run = [&](std::uint64_t order, bool secure) {
+    Hall hall({.rounds = 3, .sites = 5, .quorum = 5, .uploads = 2}, order, secure);
+    for (const auto* name : {"amber", "birch", "cedar", "dogwood", "elm"})
+      hall.connect(name, 7 + std::string(name).size());
+    hall.run();
+    for (const auto& record : hall.records) {
+      EXPECT_EQ(record.outcome, "complete");
+      EXPECT_DOUBLE_EQ(record.train_loss, 0.5);
+      EXPECT_EQ(record.pooled_auc.value_or(0), secure ? 1 : 0);
+    }
+    orders.insert(hall.accepted_order);
+    const auto values = floats_of(hall.machine->model());
+    return std::vector<float>(values.begin(), values.end());
+  };
+  const auto plain = run(0, false);
+  std::vector<float> secure;
+  for (std::uint64_t order = 0; order < 20; ++order) models.insert(model_hash(secure = run(order, true)));
+  EXPECT_THAT(models, SizeIs(1));
+  EXPECT_GT(orders.size(), 5u);
+  for (std::size_t i = 0; i < plain.size(); ++i) ASSERT_NEAR(secure[i], plain[i], 2e-3) << i;
+}
+
+TEST(Coordinator, NoCohortIsLargerThanTheRingHasRoomFor) {
+  Hall hall({.rounds = 1, .sites = 10, .quorum = 4}, 1, true);
+  for (const auto* name : {"a", "b", "c", "d", "e", "f", "g", "h", "i", "j"}) hall.connect(name);
+  hall.run();
+  EXPECT_EQ(hall.records.at(0).accepted.size(), 8u);
 }
 
 TEST(Coordinator, ACohortIsDrawnAnewEachRoundFromTheSitesThatAreThere) {
@@ -454,7 +490,7 @@ TEST(Coordinator, SaysThatABlobIsNotThereInsteadOfBeingSilent) {
 TEST(Coordinator, ServesTheTeacherForTheWholeJob) {
   Hall made({.rounds = 1, .quorum = 1});
   const auto teacher = std::make_shared<const Bytes>(1000, std::byte{3});
-  Coordinator machine({"plan", 1, {}, made.space, &made.codec, made.initial, teacher});
+  Coordinator machine({"plan", 1, {}, made.space, &made.sum, made.initial, teacher});
   const auto effects = machine.step(Said{"amber", Fetch{sha256(*teacher), 0, kChunkBytes}}, 0s);
   ASSERT_THAT(sent<Chunk>(effects, "amber"), SizeIs(1));
   EXPECT_EQ(sent<Chunk>(effects, "amber")[0].bytes, *teacher);
@@ -569,7 +605,7 @@ TEST(Coordinator, ANodeThatSendsWhatOnlyACoordinatorSendsIsCutAndTheOthersGoOn) 
 TEST(Coordinator, AnInitialModelOfTheWrongSizeIsABug) {
   Hall made({.rounds = 1});
   const auto start = [&](Blob initial) {
-    Coordinator machine({"plan", 1, {}, made.space, &made.codec, std::move(initial), nullptr});
+    Coordinator machine({"plan", 1, {}, made.space, &made.sum, std::move(initial), nullptr});
   };
   EXPECT_NO_THROW(start(made.initial));
   EXPECT_THROW(start(std::make_shared<const Bytes>(4)), std::logic_error);

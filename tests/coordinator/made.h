@@ -33,6 +33,26 @@ inline Bytes encoded(const compression::UpdateCodec& codec, std::span<const floa
   return codec.encode(delta, 1, memory).value();
 }
 
+/// The secure profile, for eight nodes at most.
+inline compression::RingCodec made_ring(const ParameterSpace& space) {
+  return compression::RingCodec::create({.bits = 12, .max_nodes = 8, .clip = 2, .weight_cap = 20, .histograms = 1}, space).value();
+}
+
+/// The whole update of a site in the secure profile.
+inline Bytes secret(const compression::RingCodec& ring, std::span<const float> delta, std::uint64_t samples, std::uint32_t round,
+                    double loss = 0.5) {
+  compression::ErrorFeedback memory;
+  compression::Totals totals;
+  totals.samples = samples;
+  totals.weight = ring.weight_of(samples);
+  totals.loss = loss * double(samples);
+  totals.scores.resize(ring.histograms());
+  totals.scores[0].add(0.75f, true);
+  totals.scores[0].add(0.25f, false);
+  const auto words = ring.encode(delta, samples, {1, round}, RandomStream(samples, "rounding"), memory).value();
+  return ring.pack({words, totals.encode()});
+}
+
 /// A reproducible difference between two models.
 inline std::vector<float> made_delta(const ParameterSpace& space, std::uint64_t seed,
                                      double scale = 0.01) {
@@ -82,8 +102,9 @@ std::vector<Effect> find(const Effects& effects) {
 /// and the model), offers, uploads, reports.
 class FakeSite {
  public:
-  FakeSite(std::string name, std::uint64_t samples, const compression::UpdateCodec& codec)
-      : name_(std::move(name)), samples_(samples), codec_(&codec) {}
+  FakeSite(std::string name, std::uint64_t samples, const compression::UpdateCodec& codec,
+           const compression::RingCodec* ring = nullptr)
+      : name_(std::move(name)), samples_(samples), codec_(&codec), ring_(ring) {}
 
   transport::Message hello() const { return transport::Hello{.train_samples = samples_}; }
 
@@ -137,11 +158,11 @@ class FakeSite {
     RandomStream random(7, name_, {start_.round});
     for (auto& value : delta) value = float(0.01 * random.normal() - 0.1 * value);
     if (poisoned) delta.back() = 0.625f;
-    auto bytes = encoded(*codec_, delta);
+    auto bytes = ring_ ? secret(*ring_, delta, samples_, start_.round) : encoded(*codec_, delta);
     if (poisoned) smuggle(bytes, 0.625f, std::numeric_limits<float>::quiet_NaN());
     const auto size = bytes.size();
     const auto digest = shelf_.put(std::make_shared<const Bytes>(std::move(bytes)));
-    return transport::UpdateOffer{start_.round, digest, size, start_.architecture, samples_, 0.5};
+    return transport::UpdateOffer{start_.round, digest, size, start_.architecture, ring_ ? 0 : samples_, ring_ ? 0 : 0.5};
   }
   transport::Message report() const {
     transport::SiteReport report;
@@ -153,6 +174,7 @@ class FakeSite {
   std::string name_;
   std::uint64_t samples_;
   const compression::UpdateCodec* codec_;
+  const compression::RingCodec* ring_;
   transport::BlobShelf shelf_;
   transport::RoundStart start_;
   std::optional<transport::Finish> finish_;

@@ -39,8 +39,7 @@ class RoundTest : public testing::Test {
 
   Round round_of(Cohort cohort, RoundOptions options = {}) {
     options.deadline = 100s;
-    return Round(3, std::move(cohort), options, codec, model, 1234, space.architecture_hash(), sum,
-                 start);
+    return Round(3, std::move(cohort), options, model, 1234, space.architecture_hash(), sum, start);
   }
   Gift gift(Bytes update, std::uint64_t samples, double loss = 0.5) const {
     Gift made;
@@ -88,7 +87,7 @@ class RoundTest : public testing::Test {
 
   ParameterSpace space;
   compression::UpdateCodec codec = made_codec(space);
-  Accumulator sum{space.size()};
+  PlainSum sum{codec, space.size()};
   const Digest model = sha256("the model");
   const Time start = 1000s, end = 1100s;
 };

@@ -76,6 +76,49 @@ TEST(Simulation, TheRunDirectoryHoldsWhatIsPromised) {
   EXPECT_EQ(model_hash(model->model.store()), done.summary["model_hash"]);
 }
 
+TEST(Simulation, TheSecureProfileLearnsWithoutWeightsOrLossesInTheClear) {
+  const std::vector<std::string> secure{"update.profile=secure", "update.ring.bits=8", "update.ring.clip=2", "update.ring.weight_cap=100"};
+  auto one = secure, two = secure;
+  one.push_back("sim.threads=1");
+  two.push_back("sim.threads=2");
+  const auto a = run(one), b = run(two);
+  EXPECT_EQ(a.summary["model_hash"], b.summary["model_hash"]);
+  EXPECT_EQ(a.summary["rounds"], 2);
+  EXPECT_EQ(a.summary["void_rounds"], 0);
+  // 8 bits at three sites: 381 < 2^9, so 10 bits a word instead of 32.
+  EXPECT_LT(a.summary["bytes_up"].get<double>(), 0.36 * a.summary["bytes_up_fp32"].get<double>());
+  const auto first = Json::parse(read_text(a.file("rounds.jsonl"), 1 << 20)->substr(0, read_text(a.file("rounds.jsonl"), 1 << 20)->find('\n')));
+  EXPECT_GT(first["train_loss"].get<double>(), 0);
+  EXPECT_TRUE(first["pooled_auc"].is_number());
+  EXPECT_NE(read_text(a.file("config.yaml"), 1 << 20)->find("profile: secure"), std::string::npos);
+}
+
+TEST(Simulation, TheSecureProfilesModelIsNearTheOneOfFloats) {
+  const std::vector<std::string> floats{"update.weights=[]", "update.statistics=[]", "update.error_feedback=false", "training.epochs=1", "federation.rounds=1"};
+  auto secure = floats;
+  for (const auto* more : {"update.profile=secure", "update.ring.bits=20", "update.ring.clip=20", "update.ring.weight_cap=100"}) secure.push_back(more);
+  const auto a = run(floats), b = run(secure);
+  const auto load = [](const Run& done, const char* file) { return models::load_model(done.file(file))->model.store(); };
+  const auto start = load(a, "student.safetensors"), plain = load(a, "model.safetensors"), ring = load(b, "model.safetensors");
+  double moved = 0, apart = 0;
+  for (std::size_t i = 0; i < plain.size(); ++i) {
+    moved += std::pow(double(plain[i]) - start[i], 2);
+    apart += std::pow(double(ring[i]) - plain[i], 2);
+  }
+  EXPECT_GT(moved, 0);
+  EXPECT_LT(apart, 1e-6 * moved);
+}
+
+TEST(Simulation, ARingThatTheCohortCouldOverflowIsRefusedBeforeAnythingTrains) {
+  const auto yaml = parse_yaml(kConfig, "test", {"update.profile=secure", "update.ring.bits=8", "update.ring.ring_bits=9"});
+  auto options = *read_options<SimulationOptions>(*yaml, "test");
+  test::TempDir dir;
+  const auto summary = simulate(options, write_options(options), dir.path());
+  ASSERT_FALSE(summary);
+  EXPECT_NE(summary.error().message.find("3 nodes of ±127"), std::string::npos) << summary.error().message;
+  EXPECT_FALSE(std::filesystem::exists(dir / "student.safetensors"));
+}
+
 TEST(Simulation, TheUplinkIsSmallerThanFp32) {
   const auto done = run({});
   EXPECT_GT(done.summary["bytes_up_fp32"].get<double>(), 8 * done.summary["bytes_up"].get<double>());

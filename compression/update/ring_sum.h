@@ -1,0 +1,46 @@
+#pragma once
+#include "compression/update/ring.h"
+
+namespace preceptor::compression {
+
+/// The sum of a round's updates modulo 2^r, and of their totals modulo 2^64. Addition is
+/// associative, so order, chunking and transport cannot change it. Memory: four bytes a word,
+/// however many nodes there are. Owned by one thread; `codec` outlives it.
+class RingSum {
+ public:
+  explicit RingSum(const RingCodec& codec)
+      : codec_(&codec), words_(codec.words()), totals_(codec.totals()) {}
+
+  void clear();
+
+  /// Adds packed words from the `first`-th on, a multiple of 8; a chunk that is not the last ends
+  /// at a multiple of 8 words. Any bytes are words, so nothing can fail: judge before.
+  void add(std::size_t first, std::span<const std::byte> packed);
+  void add_totals(std::span<const std::uint64_t> totals);
+  /// A whole update of codec.size() bytes. Counts a node.
+  void add(std::span<const std::byte> update);
+  std::size_t nodes() const { return nodes_; }
+
+  /// Where masks that are still in the sum are taken out, before close.
+  std::span<std::uint32_t> words() { return words_; }
+  std::span<std::uint64_t> totals() { return totals_; }
+
+  struct Closed {
+    std::vector<float> mean;  ///< update of the model [space.size()], weighted by the plan
+    Totals totals;
+  };
+  /// Judges the sum as a whole, then decodes it. Error: kRefused, when no cohort of honest nodes
+  /// could have made it: its norm (where there is no noise) or its weight is above what their clip allows.
+  Result<Closed> close(const RingRound& round) const;
+
+ private:
+  const RingCodec* codec_;
+  std::vector<std::uint32_t> words_;  ///< modulo 2^32; of which r bits count
+  std::vector<std::uint64_t> totals_;
+  std::size_t nodes_ = 0;
+};
+
+/// Whether an update that no mask hides could be an honest node's. Error: kCorrupt or kRefused.
+Result<void> check_unmasked(const RingCodec& codec, std::span<const std::byte> update);
+
+}  // namespace preceptor::compression
