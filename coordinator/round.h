@@ -4,6 +4,7 @@
 #include <variant>
 
 #include "common/clock.h"
+#include "coordinator/masked_round.h"
 #include "coordinator/options.h"
 #include "coordinator/round_sum.h"
 #include "transport/transfer.h"
@@ -23,6 +24,7 @@ struct RoundRecord {
   double train_loss = 0;  ///< sample-weighted mean of the accepted sites'
   std::string refused;    ///< why the sum as a whole was refused, which makes the round void; "": it was not
   std::optional<double> pooled_auc;  ///< of the model the round began with, where the sites' totals tell
+  std::map<std::string, std::string> lied;  ///< site → what its shares belied
   Time started{0}, ended{0};
 };
 
@@ -31,10 +33,7 @@ struct RoundRecord {
 /// forgotten, so memory is the accumulator and `uploads` compressed updates, however many sites there are.
 class Round {
  public:
-  struct Send {
-    std::string peer;
-    transport::Message message;
-  };
+  using Send = MaskedRound::Send;
   using Sends = std::vector<Send>;
 
   /// model: what the cohort trains from; must outlive the round. Its digest is `digest`.
@@ -51,9 +50,17 @@ class Round {
   Sends left(const std::string& peer, const std::string& why);
   void came(const std::string& peer);
 
-  /// All answered, or the deadline has passed.
+  /// A step of secure aggregation, or a site that will take none.
+  Sends heard(const std::string& peer, const transport::SecureAggregation& message);
+  Sends declined(const std::string& peer, const std::string& why);
+  bool masked() const { return masked_.has_value(); }
+  /// Goes on with secure aggregation where all have answered or a deadline has passed.
+  Sends advance(Time now);
+
+  /// All answered, or the deadline has passed; under secure aggregation: the sum is open, or will never be.
   bool over(Time now) const;
-  Time deadline() const { return record_.started + options_.deadline; }
+  Time deadline() const { return record_.started + options_.deadline; }  ///< of uploads
+  Time next_deadline() const;                                            ///< when advance may have to do something
   std::uint32_t number() const { return record_.round; }
   bool invited(const std::string& peer) const { return sites_.contains(peer); }
   /// Names who is missing and why, says whether there is a quorum, and judges the sum. Call once, when over.
@@ -76,11 +83,13 @@ class Round {
   Sends finish_upload(const std::string& peer, Site& site);
   Sends start_uploads();
   void judge_sum();
+  bool uploads_over(Time now) const;
 
   RoundOptions options_;
   Digest model_, architecture_;
   std::uint64_t model_bytes_;
   RoundSum& sum_;
+  std::optional<MaskedRound> masked_;
   std::map<std::string, Site> sites_;
   std::vector<std::string> queue_;
   RoundRecord record_;

@@ -67,7 +67,7 @@ using SecureMessage = std::variant<Invitation, Advertisement, Roll, Shares, Surv
 const char* secure_message_name(const SecureMessage& message);
 
 /// No message of kMaxMembers members is larger.
-inline constexpr std::size_t kMaxSecureMessage = 2 << 20;
+inline constexpr std::size_t kMaxSecureMessage = 1 << 20;
 
 struct Envelope {
   Digest session{};
