@@ -196,7 +196,8 @@ TEST(Survivors, WhoNeverSharedIsDeadAlready) {
     parties.push_back(*Party::create(fresh.context(1), Policy{3, 0}, fresh.names[m - 1u], fresh.signers[m - 1u], *fresh.roster, fresh.spent[m - 1u]));
     ASSERT_TRUE(aggregation.hear(m, parties.back().advertise()));
   }
-  for (auto& [to, envelope] : *aggregation.close_roll())
+  const auto rolls = *aggregation.close_roll();
+  for (const auto& [to, envelope] : rolls)
     if (to != 5) {
       ASSERT_TRUE(aggregation.hear(to, *parties[to - 1u].hear(envelope)));
     }
