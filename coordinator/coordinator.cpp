@@ -80,7 +80,7 @@ void Coordinator::hear(const std::string& peer, const SecureAggregation& message
 }
 
 void Coordinator::hear(const std::string& peer, const Refused& refused, Time) {
-  if (!job_.sum->masking()) effects_.push_back(Cut{peer, "a node refuses nothing where nothing is masked"});
+  if (!job_.sum->masking()) effects_.push_back(Cut{peer, "a node does not send Refused where nothing is masked"});
   else if (phase_ == Phase::kRound && refused.round == round_->number()) send(round_->declined(peer, refused.reason));
 }
 

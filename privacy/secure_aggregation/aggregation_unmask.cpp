@@ -43,19 +43,27 @@ Result<Secret<32>> Aggregation::open_secret(Member owner, ShareKind kind) {
     return fail(Code::kUnavailable, "{} shares of {}; {} are needed", shares.size(), context_.name(owner), t);
   std::vector<std::size_t> subset(t);
   for (std::size_t i = 0; i < t; ++i) subset[i] = i;
-  for (int attempt = 0; attempt < kMaxAttempts; ++attempt) {
+  // Lies may cancel at the secret and still be lies: of all polynomials through it, the one that most shares
+  // lie on is believed.
+  std::optional<Secret<32>> found;
+  std::vector<Member> disagree;
+  for (int attempt = 0; attempt < kMaxAttempts && !(found && disagree.empty()); ++attempt) {
     std::vector<const Share*> chosen;
     for (const auto i : subset) chosen.push_back(&shares[i]);
     auto secret = interpolate(chosen, 0);
     if (right(secret)) {
+      std::vector<Member> others;
       for (const auto& share : shares)
-        if (!(interpolate(chosen, share.x) == share.y))
-          liars_.emplace(share.x, fmt::format("{} holds a share of {} that disagrees with the others: one of the two lied",
-                                              context_.name(share.x), context_.name(owner)));
-      return secret;
+        if (!(interpolate(chosen, share.x) == share.y)) others.push_back(share.x);
+      if (!found || others.size() < disagree.size()) disagree = std::move(others);
+      found = std::move(secret);
     }
     if (!next_subset(subset, shares.size())) break;
   }
+  for (const auto holder : disagree)
+    liars_.emplace(holder, fmt::format("{} holds a share of {} that disagrees with the others: one of the two lied",
+                                       context_.name(holder), context_.name(owner)));
+  if (found) return std::move(*found);
   return fail(Code::kUnavailable, "no {} of {} shares make up what {} advertised", t, shares.size(), context_.name(owner));
 }
 

@@ -24,7 +24,7 @@ double chi_square(std::span<const std::uint32_t> words) {
 }
 
 std::vector<Input> worlds(const SessionContext& context, std::uint32_t fill) {
-  auto inputs = random_inputs(context, 1);
+  auto inputs = random_inputs(context, context.attempt);  // an update is spent once masked
   std::ranges::fill(inputs[0].words, fill);
   return inputs;
 }
