@@ -1,6 +1,7 @@
 #include "node/masking.h"
 
 #include "common/file.h"
+#include "common/log.h"
 #include "compression/update/ring_words.h"
 
 namespace preceptor::node {
@@ -65,11 +66,18 @@ Result<Bytes> Masking::invited(const privacy::SessionContext& context, const tra
   if (!told) return fail(Code::kRefused, "secure aggregation before a round");
   TRY(expect_same(context, *expected_, *told));
   if (party_ && party_->session() == context.digest()) return party_->advertise();  // asked again
-  party_.reset();
-  masked_.clear();
+  end();
   party_ = TRY(privacy::Party::create(context, {limits_.k_min, limits_.colluders}, place_.name, *place_.signer, *place_.roster, spent_));
   TRY(keep());
   return party_->advertise();
+}
+
+void Masking::end() {
+  masked_.clear();
+  if (!party_) return;
+  party_->finish();
+  if (const auto kept = keep(); !kept) spdlog::warn("secure aggregation: {}", kept.error().message);  // the next round's keep stops it
+  party_.reset();
 }
 
 Result<Bytes> Masking::mask(Bytes update) {

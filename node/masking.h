@@ -35,6 +35,8 @@ class Masking {
   bool ready(std::uint32_t round) const { return party_ && party_->context().round == round && (party_->ready() || party_->masked()); }
   /// packed words and totals (compression::RingCodec::pack) → the same under masks. Once masked, always these bytes.
   Result<Bytes> mask(Bytes update);
+  /// No round is left: wipes the party, also what is kept of it.
+  void end();
 
  private:
   Result<Bytes> invited(const privacy::SessionContext& context, const transport::RoundStart* told);

@@ -90,6 +90,7 @@ void Session::hear(RoundStart& start) {
 void Session::hear(Finish& finish) {
   if (phase_ != Phase::kJudging && phase_ != Phase::kReporting) finish_ = finish;
   if (phase_ == Phase::kMasking) settle(false, "the round closed without it");
+  masking_.end();
 }
 
 /// Starts what was told last, as soon as nothing else is under way. The newest word wins: a round that this

@@ -7,6 +7,7 @@
 #include "coordinator/masked_sum.h"
 #include "node/session.h"
 #include "tests/coordinator/made.h"
+#include "tests/support/temp_dir.h"
 
 /// Coordinator and sessions as they are, with everything in between but the training: the masked model must be
 /// the unmasked one of the same ring codec, whoever drops out when.
@@ -59,8 +60,8 @@ class Federation {
     now_ = Time(0);
     letters_.clear();
     sessions_.clear();
-    for (const auto& [name, signer] : signers_)
-      sessions_.try_emplace(name, 10 + sessions_.size(), node::MaskingPlace{name, signer, roster_, {}}, limits);
+    folder = std::make_unique<test::TempDir>();
+    for (const auto& [name, signer] : signers_) open_session(name);
     for (auto& [name, session] : sessions_) connect(name);
     for (int turn = 0; turn < 100'000 && !finished_; ++turn) {
       if (!letters_.empty()) {
@@ -75,8 +76,8 @@ class Federation {
   }
 
   /// Asked before each delivery. kLost: the site is never heard of again. kCut: its connection breaks there, the
-  /// message is lost, and it comes back at once.
-  enum class Fate { kArrives, kLost, kCut };
+  /// message is lost, and it comes back at once. kRestart: the same, and the site has forgotten all but its files.
+  enum class Fate { kArrives, kLost, kCut, kRestart };
   std::function<Fate(const std::string& site, bool up, const transport::Message& message)> fate;
   std::function<void(const std::string& site, transport::Message& message)> tamper;  ///< towards the sites
 
@@ -90,6 +91,7 @@ class Federation {
   std::map<std::string, std::string> stops;
   std::map<std::string, transport::SiteReport> reports;
   std::vector<transport::Message> up;  ///< all that sites said
+  std::unique_ptr<test::TempDir> folder;
 
  private:
   struct Letter {
@@ -97,6 +99,9 @@ class Federation {
     bool up;
     transport::Message message;
   };
+  void open_session(const std::string& name) {
+    sessions_.try_emplace(name, 10, node::MaskingPlace{name, signers_.at(name), roster_, *folder / name}, limits);
+  }
   void connect(const std::string& name) {
     tell_coordinator(coordinator::Came{name});
     tell(name, node::Connected{});
@@ -110,6 +115,10 @@ class Federation {
       std::erase_if(letters_, [&](const Letter& letter) { return letter.site == name; });
       tell(name, node::Disconnected{});
       tell_coordinator(coordinator::Left{name, "gone"});
+      if (what == Fate::kRestart) {
+        sessions_.erase(name);
+        open_session(name);
+      }
       if (what == Fate::kLost) gone_.insert(name);
       else connect(name);
       return;
@@ -262,6 +271,30 @@ TEST(MaskedRounds, SurviveABrokenConnectionAtEveryMessage) {
     };
     EXPECT_EQ(hex(federation.run(true)), hex(unbroken)) << "cut at message " << breaks;
     EXPECT_EQ(federation.records[1].outcome, "complete") << breaks;
+  }
+}
+
+TEST(MaskedRounds, SurviveADaemonsRestartAtEveryMessageWithTheSameBytes) {
+  Federation federation(4);
+  federation.options.rounds = 1;
+  const auto unbroken = federation.run(true);
+  int total = 0;
+  federation.fate = [&](const std::string& site, bool, const transport::Message& message) {
+    total += site == "site-1" && round_of(message) == 1;
+    return Federation::Fate::kArrives;
+  };
+  federation.run(true);
+  for (int breaks = 1; breaks <= total; ++breaks) {
+    int seen = 0;
+    std::set<Digest> offered;
+    federation.fate = [&](const std::string& site, bool up, const transport::Message& message) {
+      if (const auto* offer = std::get_if<transport::UpdateOffer>(&message); offer && up && site == "site-1") offered.insert(offer->update);
+      const bool here = site == "site-1" && round_of(message) == 1 && ++seen == breaks;
+      return here ? Federation::Fate::kRestart : Federation::Fate::kArrives;
+    };
+    EXPECT_EQ(hex(federation.run(true)), hex(unbroken)) << "restarted at message " << breaks;
+    EXPECT_EQ(federation.records[0].outcome, "complete") << breaks;
+    EXPECT_EQ(offered.size(), 1u) << breaks;
   }
 }
 
