@@ -4,6 +4,19 @@
 
 namespace preceptor::privacy {
 
+namespace {
+
+/// A fixed trip count, so that -O2 makes vectors of it.
+template <class Word>
+void cut(std::span<Word> words, Word ring) {
+  constexpr std::size_t kLine = 64 / sizeof(Word);
+  for (; words.size() >= kLine; words = words.subspan(kLine))
+    for (std::size_t i = 0; i < kLine; ++i) words[i] &= ring;
+  for (auto& word : words) word &= ring;
+}
+
+}  // namespace
+
 thread_local void (*MaskSet::probe)(const Secret<32>& key) = nullptr;
 
 Result<void> MaskSet::add(Suite suite, const Secret<32>& key, bool subtract) {
@@ -22,8 +35,7 @@ Result<void> MaskSet::fold_words(std::uint64_t first, std::span<Word> words, int
     const auto tile = words.first(std::min(words.size(), MaskStream::kTileBytes / sizeof(Word)));
     for (auto& mask : masks_)
       if (auto done = mask.subtract ? mask.stream.subtract(tile) : mask.stream.add(tile); !done) return done;
-    if (unused > 0)
-      for (auto& word : tile) word &= ring;
+    if (unused > 0) cut(tile, ring);
     words = words.subspan(tile.size());
   }
   return {};
