@@ -46,7 +46,6 @@ TEST_P(EvilCoordinator, IsRefusedByEveryNodeWithTheRule) {
   auto evil = coordinator(GetParam().broken);
   std::vector<Process> nodes;
   for (const auto& site : kSites) nodes.push_back(node(site, "honest"));
-  // "small-roll" leaves the last one out; all others see too few or a wrong key, never that one alone.
   nodes[0].wait_for(GetParam().named);
   EXPECT_THAT(nodes[0].output(), HasSubstr(GetParam().named)) << evil.output();
   evil.wait_for("round 1: ");
@@ -60,6 +59,15 @@ INSTANTIATE_TEST_SUITE_P(Rules, EvilCoordinator,
                                          Rule{"both-lists", "both kinds of share are never given"}, Rule{"unknown-member", "unknown member 77"},
                                          Rule{"few-confirmations", "1 confirmed the survivors"}),
                          [](const auto& info) { std::string name = info.param.broken; std::erase(name, '-'); return name; });
+
+class EvilCoordinatorOfTwoStories : public Evil {};
+TEST_F(EvilCoordinatorOfTwoStories, HearsTheFirstAnswerOnly) {
+  auto evil = coordinator("two-stories");
+  std::vector<Process> nodes;
+  for (const auto& site : kSites) nodes.push_back(node(site, "honest"));
+  nodes[0].wait_for("equivocation: a second, different Survivors");
+  EXPECT_THAT(nodes[0].output(), HasSubstr("equivocation: a second, different Survivors"));
+}
 
 class EvilNode : public Evil {};
 TEST_P(EvilNode, IsRefusedOrGotAroundAndNamed) {

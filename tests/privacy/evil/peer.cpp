@@ -68,7 +68,6 @@ std::vector<Message> lie(const std::string& rule, Message message) {
   if (rule == "low-threshold") change<Invitation>(message, [](auto& m) { --m.context.threshold; });
   if (rule == "key-in-the-middle") change<Roll>(message, [](auto& m) { m.entries.back().advertisement.mask_key = must(AgreementKey::generate(Suite::kX25519ChaCha20)).public_key(); });
   if (rule == "sybil") change<Roll>(message, [](auto& m) { for (auto& e : m.entries) e.advertisement.credential = m.entries[0].advertisement.credential; });
-  if (rule == "small-roll") change<Roll>(message, [](auto& m) { m.entries.pop_back(); });
   if (rule == "changed-shares") change<Shares>(message, [](auto& m) { m.entries[0].sealed[0] ^= std::byte{1}; });
   if (rule == "all-dead") change<Survivors>(message, [](auto& m) { std::swap(m.alive, m.dead); });
   if (rule == "both-lists") change<Survivors>(message, [](auto& m) { m.dead.push_back(m.alive.back()); });
