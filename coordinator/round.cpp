@@ -155,10 +155,11 @@ void Round::came(const std::string& peer) {
 Round::Sends Round::heard(const std::string& peer, const transport::SecureAggregation& message) {
   const auto found = sites_.find(peer);
   if (!masked_ || found == sites_.end()) return {};
+  if (found->second.state == State::kRefused) return {};  // the first reason stands
   auto heard = masked_->hear(peer, message);
   if (heard) return {};
   if (found->second.state == State::kAccepted) {  // its words are in the sum; others' shares must open it
-    record_.missing.emplace(peer + " (after its upload)", "refused: " + heard.error().message);
+    record_.lied.emplace(peer, "refused after its upload: " + heard.error().message);
     return {};
   }
   return refuse(peer, found->second, heard.error().message);
@@ -221,7 +222,7 @@ RoundRecord Round::close(Time now) {
   const bool quorum = int(record_.accepted.size()) >= options_.quorum &&
                       double(record_.samples) >= options_.quorum_share * double(record_.cohort_samples);
   record_.outcome = !quorum ? "void" : record_.missing.empty() ? "complete" : "partial";
-  if (masked_) record_.lied = masked_->liars();
+  if (masked_) record_.lied.merge(masked_->liars());
   if (masked_ && masked_->failed()) {
     record_.outcome = "void";
     record_.refused = *masked_->failed();

@@ -24,7 +24,7 @@ struct RoundRecord {
   double train_loss = 0;  ///< sample-weighted mean of the accepted sites'
   std::string refused;    ///< why the sum as a whole was refused, which makes the round void; "": it was not
   std::optional<double> pooled_auc;  ///< of the model the round began with, where the sites' totals tell
-  std::map<std::string, std::string> lied;  ///< site → what its shares belied
+  std::map<std::string, std::string> lied;  ///< site → what its shares belied, or why it was refused after its upload
   Time started{0}, ended{0};
 };
 

@@ -18,6 +18,12 @@ struct Rule {
   const char* broken;
   const char* named;  ///< in what the honest side prints
 };
+/// gtest wants letters and digits.
+std::string name_of(const testing::TestParamInfo<Rule>& instance) {
+  std::string name = instance.param.broken;
+  std::erase(name, '-');
+  return name;
+}
 void PrintTo(const Rule& rule, std::ostream* out) { *out << rule.broken; }
 
 class Evil : public testing::TestWithParam<Rule> {
@@ -58,7 +64,7 @@ INSTANTIATE_TEST_SUITE_P(Rules, EvilCoordinator,
                                          Rule{"changed-shares", "sealed bytes do not authenticate"}, Rule{"all-dead", "this node is listed as dead"},
                                          Rule{"both-lists", "both kinds of share are never given"}, Rule{"unknown-member", "unknown member 77"},
                                          Rule{"few-confirmations", "1 confirmed the survivors"}),
-                         [](const auto& info) { std::string name = info.param.broken; std::erase(name, '-'); return name; });
+                         name_of);
 
 class EvilCoordinatorOfTwoStories : public Evil {};
 TEST_F(EvilCoordinatorOfTwoStories, HearsTheFirstAnswerOnly) {
@@ -90,7 +96,7 @@ INSTANTIATE_TEST_SUITE_P(Rules, EvilNode,
                                          Rule{"lying-share", "lied hospital-2: hospital-2 holds a share of hospital-1 that disagrees"},
                                          Rule{"size", "missing hospital-2: refused: "}, Rule{"loss-in-the-clear", "states its images or its loss in the clear"},
                                          Rule{"two-stories", "equivocation: a second, different Advertisement"}),
-                         [](const auto& info) { std::string name = info.param.broken; std::erase(name, '-'); return name; });
+                         name_of);
 
 TEST(CertificateRoster, TakesTheCertifiedNodeOfThatNameAndNobodyElse) {
   test::Consortium consortium, foreign;
