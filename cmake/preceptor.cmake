@@ -71,7 +71,9 @@ if(PRECEPTOR_TORCH)
   target_compile_definitions(preceptor_torch INTERFACE NDEBUG)
   target_include_directories(preceptor_torch SYSTEM INTERFACE ${TORCH_INCLUDE_DIRS})
   # LibTorch's umbrella header costs 12 s a file; every torch source shares one precompiled copy.
-  file(WRITE ${CMAKE_BINARY_DIR}/torch_pch.cpp "")
+  if(NOT EXISTS ${CMAKE_BINARY_DIR}/torch_pch.cpp)  # a newer one would compile the header again
+    file(WRITE ${CMAKE_BINARY_DIR}/torch_pch.cpp "")
+  endif()
   add_library(preceptor_torch_pch STATIC ${CMAKE_BINARY_DIR}/torch_pch.cpp)
   target_precompile_headers(preceptor_torch_pch PRIVATE <torch/torch.h>)
   target_link_libraries(preceptor_torch_pch PUBLIC preceptor_torch preceptor_options)

@@ -75,6 +75,15 @@ void Coordinator::hear(const std::string& peer, const SiteReport& report, Time) 
   send(peer, Goodbye{asked ? "the report has arrived" : "no report was asked for"});
 }
 
+void Coordinator::hear(const std::string& peer, const SecureAggregation& message, Time) {
+  if (phase_ == Phase::kRound && message.round == round_->number()) send(round_->heard(peer, message));
+}
+
+void Coordinator::hear(const std::string& peer, const Refused& refused, Time) {
+  if (!job_.sum->masking()) effects_.push_back(Cut{peer, "a node does not send Refused where nothing is masked"});
+  else if (phase_ == Phase::kRound && refused.round == round_->number()) send(round_->declined(peer, refused.reason));
+}
+
 template <class Other>
 void Coordinator::hear(const std::string& peer, const Other& message, Time) {
   effects_.push_back(Cut{peer, fmt::format("a node does not send {}", message_name(Message(message)))});
@@ -87,6 +96,7 @@ bool Coordinator::gathered(Time now) const {
 }
 
 void Coordinator::advance(Time now) {
+  if (phase_ == Phase::kRound) send(round_->advance(now));
   if (phase_ == Phase::kRound && round_->over(now)) close_round(now);
   if (phase_ == Phase::kGathering) {
     if (void_rounds_ >= job_.options.max_void_rounds) {
@@ -173,7 +183,7 @@ void Coordinator::send(Round::Sends sends) {
 std::optional<Time> Coordinator::next_deadline() const {
   switch (phase_) {
     case Phase::kGathering: return since_ + job_.options.join_deadline;
-    case Phase::kRound: return round_->deadline();
+    case Phase::kRound: return round_->next_deadline();
     case Phase::kReporting: return since_ + job_.options.report_deadline;
     default: return std::nullopt;
   }

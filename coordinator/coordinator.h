@@ -78,6 +78,8 @@ class Coordinator {
   void hear(const std::string& peer, const transport::Chunk& chunk, Time now);
   void hear(const std::string& peer, const transport::UpdateOffer& offer, Time now);
   void hear(const std::string& peer, const transport::SiteReport& report, Time now);
+  void hear(const std::string& peer, const transport::SecureAggregation& message, Time now);
+  void hear(const std::string& peer, const transport::Refused& refused, Time now);
   template <class Other>
   void hear(const std::string& peer, const Other& message, Time now);
 

@@ -10,7 +10,10 @@
 #include "common/file.h"
 #include "common/log.h"
 #include "common/version.h"
+#include "coordinator/masked_sum.h"
 #include "data/manifest.h"
+#include "plan/session_context.h"
+#include "privacy/secure_aggregation/secret.h"
 #include "training/contract.h"
 
 namespace preceptor::coordinator {
@@ -33,6 +36,7 @@ Json to_json(const RoundRecord& r) {
   json["fidelity"] = Json::array();
   for (const auto& stage : r.fidelity)
     json["fidelity"].push_back({{"stage", stage.stage}, {"cosine", stage.cosine}, {"norm_ratio", stage.norm_ratio}});
+  if (!r.lied.empty()) json["lied"] = r.lied;
   if (r.pooled_auc) json["pooled_auc"] = *r.pooled_auc;
   return json;
 }
@@ -87,7 +91,7 @@ std::uint64_t peak_rss_bytes() {
 }
 
 Result<std::unique_ptr<Job>> Job::prepare(const JobOptions& options, const std::string& config, const data::Federation& federation,
-                                          const std::filesystem::path& out) {
+                                          const std::filesystem::path& out, std::shared_ptr<const privacy::Roster> roster) {
   std::unique_ptr<Job> job(new Job);
   std::error_code error;
   std::filesystem::create_directories(out, error);
@@ -98,6 +102,7 @@ Result<std::unique_ptr<Job>> Job::prepare(const JobOptions& options, const std::
   job->config_hash_ = hex(sha256(config));
   job->federation_ = &federation;
   job->out_ = out;
+  job->roster_ = std::move(roster);
   TRY(job->size_ring());
   TRY(privacy::derive_noise(job->options_.privacy.differential_privacy, options.federation.rounds, options.training.epochs));
   // Every node would refuse the plan for it.
@@ -134,7 +139,14 @@ Result<std::unique_ptr<Job>> Job::prepare(const JobOptions& options, const std::
 
 /// Fills in what the secure profile derives from the federation's size; refuses before anything trains.
 Result<void> Job::size_ring() {
-  if (options_.update.profile != "secure") return {};
+  const auto& masks = options_.privacy.secure_aggregation;
+  if (options_.update.profile != "secure") {
+    if (masks.masked()) return fail(Code::kInvalid, "privacy.secure_aggregation.mode: masked needs update.profile: secure");
+    return {};
+  }
+  if (masks.masked() && options_.federation.quorum < masks.k_min)
+    return fail(Code::kInvalid, "federation.quorum = {} is below privacy.secure_aggregation.k_min = {}: such rounds would have no sum",
+                options_.federation.quorum, masks.k_min);
   auto& ring = options_.update.ring;
   const auto& federation = options_.federation;
   if (ring.max_nodes == 0) ring.max_nodes = federation.cohort > 0 ? federation.cohort : federation.sites;
@@ -144,6 +156,7 @@ Result<void> Job::size_ring() {
   const auto& dp = options_.privacy.differential_privacy;
   if (!dp.distributed()) ring.ring_bits = TRY(compression::ring_bits(ring));  // else when the noise is known
   const auto& images = federation_->consortium.test;
+  ring.fidelity = ring.fidelity && !dp.on();
   ring.histograms = images.segmentation || dp.on() ? 0 : int(compression::histograms_of(images.classes.size()));
   return {};
 }
@@ -167,7 +180,18 @@ Result<void> Job::make_sum(const ParameterSpace& space) {
     ring.ring_bits = TRY(compression::ring_bits(ring));
   }
   ring_.emplace(TRY(compression::RingCodec::create(ring, space)));
-  sum_ = std::make_unique<SecureSum>(*ring_, options_.seed);
+  if (!options_.privacy.secure_aggregation.masked()) {
+    sum_ = std::make_unique<SecureSum>(*ring_, options_.seed);
+    return {};
+  }
+  Plan plan;  // as every node will read it, as far as sessions go
+  plan.job = options_.job;
+  plan.seed = options_.seed;
+  plan.privacy = options_.privacy;
+  auto context = session_context(plan, *ring_);
+  const auto run = TRY(privacy::Secret<4>::random());  // tells this run's rounds from those of another run of the job
+  std::memcpy(&context.attempt, run.view().data(), sizeof context.attempt);
+  sum_ = std::make_unique<MaskedSum>(*ring_, options_.seed, std::move(context), *roster_, options_.privacy.secure_aggregation.step_deadline);
   return {};
 }
 

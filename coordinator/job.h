@@ -54,9 +54,9 @@ struct Extra {
 /// model.safetensors). The driver, network or simulation, moves the messages.
 class Job {
  public:
-  /// `config` is the resolved configuration to be kept and hashed. Long: trains the teacher and the student.
+  /// roster: who may take part in secure aggregation. `config` is the resolved configuration to be kept and hashed. Long: trains the teacher and the student.
   static Result<std::unique_ptr<Job>> prepare(const JobOptions& options, const std::string& config, const data::Federation& federation,
-                                              const std::filesystem::path& out);
+                                              const std::filesystem::path& out, std::shared_ptr<const privacy::Roster> roster);
 
   Coordinator& machine() { return *machine_; }
   const Plan& plan() const { return plan_; }
@@ -84,6 +84,7 @@ class Job {
   std::optional<Derived> derived_;
   std::optional<compression::UpdateCodec> codec_;  ///< of the plain profile
   std::optional<compression::RingCodec> ring_;     ///< of the secure one
+  std::shared_ptr<const privacy::Roster> roster_;
   std::unique_ptr<RoundSum> sum_;
   std::optional<compression::ModelDelta> downlink_;  ///< of downlink.mode: delta
   std::unique_ptr<Coordinator> machine_;

@@ -28,6 +28,11 @@ Round::Round(std::uint32_t number, Cohort cohort, const RoundOptions& options, c
     sites_[name].samples = samples;
     record_.cohort_samples += samples;
   }
+  if (const auto* masking = sum_.masking()) {
+    std::vector<std::string> names;
+    for (const auto& [name, samples] : cohort) names.push_back(name);
+    masked_.emplace(*masking, number, digest, architecture, names, now);
+  }
 }
 
 Round::Sends Round::invite(Time now) const {
@@ -38,8 +43,10 @@ Round::Sends Round::invite(Time now) const {
 
 Round::Sends Round::invite(const std::string& peer, Time now) const {
   const auto left = std::max(deadline() - now, Time(0));
-  return {{peer, RoundStart{record_.round, model_.digest(), model_.model()->size(), architecture_, std::uint64_t(left.count()),
-                            model_.patches()}}};
+  Sends sends{{peer, RoundStart{record_.round, model_.digest(), model_.model()->size(), architecture_, std::uint64_t(left.count()),
+                                model_.patches()}}};
+  if (masked_) append(sends, masked_->said_to(peer));
+  return sends;
 }
 
 Result<void> Round::admit(const Site& site, const UpdateOffer& offer) const {
@@ -51,6 +58,7 @@ Round::Sends Round::refuse(const std::string& peer, Site& site, const std::strin
   site.state = State::kRefused;
   site.why = "refused: " + reason;
   site.receiver.reset();
+  if (masked_) masked_->drop(peer);
   auto sends = Sends{{peer, Refused{record_.round, reason}}};
   append(sends, start_uploads());
   return sends;
@@ -66,6 +74,8 @@ Round::Sends Round::offered(const std::string& peer, const UpdateOffer& offer) {
   }
   if (site.state == State::kRefused) return {{peer, Refused{record_.round, site.why}}};
   if (const auto verdict = admit(site, offer); !verdict) return refuse(peer, site, verdict.error().message);
+  if (masked_)
+    if (const auto may = masked_->may_join(peer); !may) return refuse(peer, site, may.error().message);
   const bool same = site.offer && site.offer->update == offer.update;
   if (same && site.state == State::kQueued) return {};
   if (same && site.state == State::kUploading) {
@@ -106,6 +116,7 @@ Round::Sends Round::ask(const std::string& peer, Site& site) const {
 Round::Sends Round::arrived(const std::string& peer, const Chunk& chunk) {
   const auto found = sites_.find(peer);
   if (found == sites_.end() || found->second.state != State::kUploading) return {};
+  if (masked_ && !masked_->waiting_for_words()) return {};  // too late for this sum
   auto& site = found->second;
   if (const auto taken = site.receiver->accept(chunk); !taken) return refuse(peer, site, taken.error().message);
   return site.receiver->complete() ? finish_upload(peer, site) : ask(peer, site);
@@ -116,6 +127,7 @@ Round::Sends Round::finish_upload(const std::string& peer, Site& site) {
   site.receiver.reset();
   const auto folded = sum_.fold(update, site.samples, options_.max_norm);
   if (!folded) return refuse(peer, site, folded.error().message);
+  if (masked_) masked_->joined(peer);
   site.state = State::kAccepted;
   record_.samples += site.samples;
   auto sends = Sends{{peer, Accepted{record_.round, site.offer->update}}};
@@ -141,12 +153,59 @@ void Round::came(const std::string& peer) {
   if (found != sites_.end() && found->second.state == State::kWaiting) found->second.why = "no update before the deadline";
 }
 
-bool Round::over(Time now) const {
+Round::Sends Round::heard(const std::string& peer, const transport::SecureAggregation& message) {
+  const auto found = sites_.find(peer);
+  if (!masked_ || found == sites_.end()) return {};
+  if (found->second.state == State::kRefused) return {};  // the first reason stands
+  auto heard = masked_->hear(peer, message);
+  if (heard) return {};
+  if (found->second.state == State::kAccepted) {  // its words are in the sum; others' shares must open it
+    record_.lied.emplace(peer, "refused after its upload: " + heard.error().message);
+    return {};
+  }
+  return refuse(peer, found->second, heard.error().message);
+}
+
+Round::Sends Round::declined(const std::string& peer, const std::string& why) {
+  const auto found = sites_.find(peer);
+  if (!masked_ || found == sites_.end()) return {};
+  masked_->drop(peer);
+  auto& site = found->second;
+  if (site.state == State::kAccepted) return {};
+  site.state = State::kRefused;
+  site.why = "takes no part: " + why;
+  site.receiver.reset();
+  return start_uploads();
+}
+
+bool Round::uploads_over(Time now) const {
   const auto answered = [](const auto& entry) {
     return entry.second.state == State::kAccepted || entry.second.state == State::kRefused;
   };
   return now >= deadline() || std::ranges::all_of(sites_, answered);
 }
+
+Round::Sends Round::advance(Time now) {
+  if (!masked_) return {};
+  Sends sends;
+  // Shares of the last who drops out may make the uploads complete, and the other way round.
+  for (bool more = true; more;) {
+    auto said = masked_->advance(now, uploads_over(now));
+    const auto dropped = masked_->take_dropped();
+    for (const auto& [name, why] : dropped)
+      if (auto& site = sites_.at(name); site.state != State::kRefused) append(sends, refuse(name, site, why));
+    more = !said.empty() || !dropped.empty();
+    append(sends, std::move(said));
+  }
+  return sends;
+}
+
+Time Round::next_deadline() const {
+  if (!masked_) return deadline();
+  return masked_->deadline().value_or(deadline());
+}
+
+bool Round::over(Time now) const { return masked_ ? masked_->over() : uploads_over(now); }
 
 RoundRecord Round::close(Time now) {
   double loss = 0;
@@ -164,12 +223,25 @@ RoundRecord Round::close(Time now) {
   const bool quorum = int(record_.accepted.size()) >= options_.quorum &&
                       double(record_.samples) >= options_.quorum_share * double(record_.cohort_samples);
   record_.outcome = !quorum ? "void" : record_.missing.empty() ? "complete" : "partial";
-  if (!record_.accepted.empty()) judge_sum();
+  if (masked_) record_.lied.merge(masked_->liars());
+  if (masked_ && masked_->failed()) {
+    record_.outcome = "void";
+    record_.refused = *masked_->failed();
+  } else if (!record_.accepted.empty()) {
+    judge_sum();
+  }
   record_.ended = now;
   return record_;
 }
 
 void Round::judge_sum() {
+  if (masked_) {
+    if (auto open = sum_.unmask(masked_->aggregation()); !open) {
+      record_.outcome = "void";
+      record_.refused = open.error().message;
+      return;
+    }
+  }
   const auto told = sum_.close();
   if (!told) {
     record_.outcome = "void";

@@ -5,6 +5,7 @@
 
 #include "common/clock.h"
 #include "coordinator/downlink.h"
+#include "coordinator/masked_round.h"
 #include "coordinator/options.h"
 #include "coordinator/round_sum.h"
 #include "transport/transfer.h"
@@ -25,6 +26,7 @@ struct RoundRecord {
   std::string refused;    ///< why the sum as a whole was refused, which makes the round void; "": it was not
   std::vector<compression::Fidelity> fidelity;  ///< of each stage of the codec, mean over the accepted sites
   std::optional<double> pooled_auc;  ///< of the model the round began with, where the sites' totals tell
+  std::map<std::string, std::string> lied;  ///< site → what its shares belied, or why it was refused after its upload
   Time started{0}, ended{0};
 };
 
@@ -33,10 +35,7 @@ struct RoundRecord {
 /// forgotten, so memory is the accumulator and `uploads` compressed updates, however many sites there are.
 class Round {
  public:
-  struct Send {
-    std::string peer;
-    transport::Message message;
-  };
+  using Send = MaskedRound::Send;
   using Sends = std::vector<Send>;
 
   /// model: what the cohort trains from. It and the sum must outlive the round.
@@ -53,9 +52,17 @@ class Round {
   Sends left(const std::string& peer, const std::string& why);
   void came(const std::string& peer);
 
-  /// All answered, or the deadline has passed.
+  /// A step of secure aggregation, or a site that will take none.
+  Sends heard(const std::string& peer, const transport::SecureAggregation& message);
+  Sends declined(const std::string& peer, const std::string& why);
+  bool masked() const { return masked_.has_value(); }
+  /// Goes on with secure aggregation where all have answered or a deadline has passed.
+  Sends advance(Time now);
+
+  /// All answered, or the deadline has passed; under secure aggregation: the sum is open, or will never be.
   bool over(Time now) const;
-  Time deadline() const { return record_.started + options_.deadline; }
+  Time deadline() const { return record_.started + options_.deadline; }  ///< of uploads
+  Time next_deadline() const;                                            ///< when advance may have to do something
   std::uint32_t number() const { return record_.round; }
   bool invited(const std::string& peer) const { return sites_.contains(peer); }
   /// Names who is missing and why, says whether there is a quorum, and judges the sum. Call once, when over.
@@ -79,11 +86,13 @@ class Round {
   Sends start_uploads();
   void judge_sum();
   void average_fidelity();
+  bool uploads_over(Time now) const;
 
   RoundOptions options_;
   const Downlink& model_;
   Digest architecture_;
   RoundSum& sum_;
+  std::optional<MaskedRound> masked_;
   std::map<std::string, Site> sites_;
   std::vector<std::string> queue_;
   RoundRecord record_;

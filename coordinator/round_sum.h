@@ -1,6 +1,7 @@
 #pragma once
 #include "compression/update/ring_sum.h"
 #include "coordinator/aggregate.h"
+#include "privacy/secure_aggregation/aggregation.h"
 #include "transport/messages.h"
 
 namespace preceptor::coordinator {
@@ -27,6 +28,16 @@ class RoundSum {
   };
   /// Judges the whole sum; needs at least one update. Error: kRefused, then the round is void.
   virtual Result<std::optional<Told>> close() = 0;
+  /// How updates are masked; null: they are not.
+  struct Masking {
+    privacy::SessionContext context;  ///< but for the round's own
+    const privacy::Roster* roster;
+    std::chrono::seconds step_deadline;
+  };
+  virtual const Masking* masking() const { return nullptr; }
+  /// Takes the masks off, before close.
+  virtual Result<void> unmask(privacy::Aggregation&) { return {}; }
+
   /// model[i] += rate · mean[i], after close.
   virtual void apply(std::span<float> model, double rate) const = 0;
 };

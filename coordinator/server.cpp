@@ -3,6 +3,7 @@
 #include "common/log.h"
 #include "common/progress.h"
 #include "common/worker_pool.h"
+#include "privacy/secure_aggregation/certificate_identity.h"
 
 namespace preceptor::coordinator {
 namespace {
@@ -82,7 +83,9 @@ Result<nlohmann::ordered_json> serve(const ServerOptions& options, const std::st
   const auto federation = TRY(data::load(options.data, options.seed));
   // A wrong certificate or a port in use is told before hours of training, not after.
   TRY(transport::StreamLink::listen(options.link)).reset();
-  const auto job = TRY(Job::prepare(options, config, federation, out));
+  const auto& tls = options.link.tls;
+  auto roster = std::make_shared<privacy::CertificateRoster>(TRY(privacy::CertificateRoster::open({tls.certificate, tls.key, tls.ca, tls.crl})));
+  const auto job = TRY(Job::prepare(options, config, federation, out, std::move(roster)));
   auto link = TRY(transport::StreamLink::listen(options.link));
   spdlog::info("listening on {} (port {})", options.link.endpoint, link->port());
   if (bound) bound(link->port());

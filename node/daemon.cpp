@@ -3,6 +3,7 @@
 #include "common/file.h"
 #include "common/log.h"
 #include "common/worker_pool.h"
+#include "privacy/secure_aggregation/certificate_identity.h"
 
 namespace preceptor::node {
 namespace {
@@ -100,7 +101,12 @@ Result<transport::SiteReport> run_daemon(const DaemonOptions& options, const std
 
   const auto link = TRY(transport::StreamLink::connect(options.link));
   spdlog::info("{}: {} training images; dialling {}", name, chosen->data.train.size(), options.link.endpoint);
-  Site site(name, chosen->data, options.limits, {folder / "privacy", /*simulated=*/false});
+  const auto& tls = options.link.tls;
+  const privacy::CertificateFiles files{tls.certificate, tls.key, tls.ca, tls.crl};
+  auto signer = std::make_shared<privacy::CertificateSigner>(TRY(privacy::CertificateSigner::open(files)));
+  auto roster = std::make_shared<privacy::CertificateRoster>(TRY(privacy::CertificateRoster::open(files)));
+  const MaskingPlace masking{signer->name(), signer, roster, folder / "secure_aggregation"};
+  Site site(name, chosen->data, options.limits, {folder / "privacy", /*simulated=*/false}, masking);
   TRY(Daemon(site, *link).run(interrupted));
   if (!site.verdict()) return fail(Code::kUnavailable, "the job ended before a verdict was asked for");
   TRY(keep(folder, site.plan(), *site.verdict()));

@@ -48,6 +48,8 @@ Result<Plan> read_plan(const std::string& text, const data::Splits& data) {
   if (plan.update.profile == "secure" && plan.update.ring.histograms != (scores ? int(histograms) : 0))
     return fail(Code::kRefused, "its totals hold {} score histograms; data of {} classes have {}", plan.update.ring.histograms,
                 train.classes.size(), scores ? histograms : 0);
+  if (plan.update.profile == "secure" && plan.update.ring.fidelity && plan.privacy.differential_privacy.on())
+    return fail(Code::kRefused, "it asks for the codec's fidelity, which no noise covers, beside private updates; set update.ring.fidelity: false");
   if (plan.distillation.from != "none") TRY(distill::check(plan.distillation.loss, task.classes, /*in_rounds=*/true));
   return plan;
 }
@@ -125,7 +127,7 @@ Result<Trained> train_round(Workbench& bench, SiteState& site, const Train& task
   auto totals = totals_of(*ring, *site.data, loss, scores);
   compression::RingUpdate secret;
   secret.words = TRY(ring->encode(delta, site.data->train.size(), {plan.seed, task.round}, RandomStream(seed, "rounding", {task.round}),
-                                  site.pending, site.guard ? nullptr : &totals.fidelity));
+                                  site.pending, &totals.fidelity));
   if (site.guard) TRY(site.guard->add_noise(secret.words, ring->options().ring_bits, RandomStream(seed, "privacy", {task.round})));
   secret.totals = totals.encode();
   return Trained{task.round, ring->pack(secret), 0, "", {}, /*totals_only=*/true};

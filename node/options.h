@@ -1,6 +1,7 @@
 #pragma once
 #include "common/options.h"
 #include "privacy/differential_privacy/differential_privacy.h"
+#include "privacy/secure_aggregation/options.h"
 
 namespace preceptor::node {
 
@@ -12,6 +13,7 @@ struct LimitOptions {
   double model_mib = 512;   ///< largest student, as float32
   double teacher_mib = 0;   ///< largest teacher to fetch; a larger one is done without
   privacy::PrivacyLimits privacy;
+  privacy::SecureAggregationLimits secure_aggregation{};
   template <class V>
   void visit(V& v) {
     v("max_rounds", max_rounds, Range{1, 1e6});
@@ -20,6 +22,7 @@ struct LimitOptions {
     v("model_mib", model_mib, Range{0.1, 1e6});
     v("teacher_mib", teacher_mib, Range{0, 1e6});
     v("privacy", privacy);
+    v("secure_aggregation", secure_aggregation);
   }
 };
 

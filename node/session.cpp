@@ -45,6 +45,10 @@ Effects Session::step(Event event, Time) {
       stop(false, "the verdict failed: " + judged->why);
     } else {
       report_ = std::move(judged->report);
+      if (masking_.on()) {  // the verdict stays at the site
+        report_.emplace();
+        report_->verdict = "kept at the site";
+      }
       phase_ = Phase::kReporting;
       send(*report_);
     }
@@ -70,6 +74,8 @@ void Session::hear(Welcome& welcome) {
 
 void Session::plan_ready(PlanReady& answer) {
   if (!answer.accepted) return stop(false, "the plan is refused: " + answer.why);
+  if (answer.masking)
+    if (auto begun = masking_.begin(std::move(*answer.masking)); !begun) return stop(false, "the plan is refused: " + begun.error().message);
   planned_ = true;
   phase_ = Phase::kReady;
   if (answer.teacher_sha256.empty()) return;
@@ -81,10 +87,13 @@ void Session::plan_ready(PlanReady& answer) {
 void Session::hear(RoundStart& start) {
   if (round_ && round_->round == start.round) return;  // repeated after a reconnect
   next_round_ = start;
+  if (phase_ == Phase::kMasking) settle(false, "the round closed without it");
 }
 
 void Session::hear(Finish& finish) {
   if (phase_ != Phase::kJudging && phase_ != Phase::kReporting) finish_ = finish;
+  if (phase_ == Phase::kMasking) settle(false, "the round closed without it");
+  masking_.end();
 }
 
 /// Starts what was told last, as soon as nothing else is under way. The newest word wins: a round that this
@@ -179,13 +188,44 @@ void Session::use(transport::Blob model) {
 
 void Session::trained(Trained& answer) {
   if (!answer.why.empty()) return stop(false, "training failed: " + answer.why);
-  auto blob = std::make_shared<const Bytes>(std::move(answer.update));
-  const auto size = blob->size();
-  offer_ = UpdateOffer{answer.round, outbox_.put(std::move(blob)), size, round_->architecture, answer.totals_only ? 0 : train_samples_,
-                       answer.totals_only ? 0 : answer.train_loss, std::move(answer.fidelity)};
-  phase_ = Phase::kOffering;
+  unmasked_ = std::move(answer);
+  phase_ = Phase::kMasking;
   if (next_round_ || finish_) return settle(false, "the round closed without it");
+  if (masking_.on()) return mask_if_ready();
+  offer_update(std::move(unmasked_->update));
+}
+
+void Session::mask_if_ready() {
+  if (phase_ != Phase::kMasking || !masking_.ready(unmasked_->round)) return;
+  auto masked = masking_.mask(std::move(unmasked_->update));
+  if (masked) return offer_update(std::move(*masked));
+  send(Refused{unmasked_->round, masked.error().message});
+  settle(false, masked.error().message);
+}
+
+void Session::offer_update(Bytes update) {
+  auto blob = std::make_shared<const Bytes>(std::move(update));
+  const auto size = blob->size();
+  const bool silent = unmasked_->totals_only;
+  offer_ = UpdateOffer{unmasked_->round, outbox_.put(std::move(blob)), size, round_->architecture, silent ? 0 : train_samples_,
+                       silent ? 0 : unmasked_->train_loss, std::move(unmasked_->fidelity)};
+  unmasked_.reset();
+  phase_ = Phase::kOffering;
   send(*offer_);
+}
+
+/// Answered in any phase: keys and shares travel while this site trains, confirmations after its upload.
+void Session::hear(SecureAggregation& message) {
+  const auto* told = next_round_ ? &*next_round_ : round_ ? &*round_ : nullptr;
+  if (told && message.round != told->round) return;  // of a round that is over
+  auto answer = masking_.hear(message, told);
+  if (!answer) {
+    send(Refused{message.round, answer.error().message});
+    if (phase_ == Phase::kMasking) settle(false, answer.error().message);
+    return;
+  }
+  if (!answer->empty()) send(SecureAggregation{message.round, std::move(*answer)});
+  mask_if_ready();
 }
 
 void Session::hear(Fetch& fetch) {
@@ -200,12 +240,15 @@ void Session::hear(Refused& refused) {
   if (teacher_ && phase_ == Phase::kReady) return stop(false, "the plan's teacher is not to be had: " + refused.reason);
   if (phase_ == Phase::kReady && coming_ && !coming_->patches.empty()) return fetch_whole();  // a patch that is no more
   if (phase_ == Phase::kOffering && refused.round == offer_->round) settle(false, refused.reason);
+  if (phase_ == Phase::kMasking && refused.round == unmasked_->round) settle(false, refused.reason);
 }
 
 void Session::settle(bool accepted, const std::string& why) {
-  outbox_.drop(offer_->update);
-  effects_.push_back(Settle{offer_->round, accepted, why});
+  const auto round = offer_ ? offer_->round : unmasked_->round;
+  if (offer_) outbox_.drop(offer_->update);
+  effects_.push_back(Settle{round, accepted, why});
   offer_.reset();
+  unmasked_.reset();
   phase_ = Phase::kReady;
 }
 
@@ -222,7 +265,7 @@ void Session::stop(bool completed, const std::string& reason) {
 }
 
 std::string Session::status() const {
-  static constexpr const char* kNames[] = {"waiting for the coordinator", "reading the plan", "waiting for a round", "training",
+  static constexpr const char* kNames[] = {"waiting for the coordinator", "reading the plan", "waiting for a round", "training", "masking",
                                            "uploading", "judging", "reporting", "stopped"};
   return fmt::format("{}{}", round_ ? fmt::format("round {}: ", round_->round) : "", kNames[int(phase_)]);
 }

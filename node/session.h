@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "common/clock.h"
+#include "node/masking.h"
 #include "transport/transfer.h"
 
 namespace preceptor::node {
@@ -20,6 +21,7 @@ struct PlanReady {             ///< answer to ReadPlan
   std::string why;             ///< when not
   std::string teacher_sha256;  ///< hex; "": none is wanted (the plan has none, or the budget forbids it)
   std::uint64_t teacher_bytes = 0;
+  std::optional<privacy::SessionContext> masking{};  ///< of a plan whose updates are masked
 };
 struct Trained {  ///< answer to Train
   std::uint32_t round = 0;
@@ -80,12 +82,15 @@ using Effects = std::vector<Effect>;
 /// has patches for it, only these are. No socket, thread or clock.
 class Session {
  public:
-  explicit Session(std::uint64_t train_samples) : train_samples_(train_samples) {}
+  explicit Session(std::uint64_t train_samples) : Session(train_samples, {}, {}) {}
+  /// limits.required: Hello says 1 for any number of images.
+  Session(std::uint64_t train_samples, MaskingPlace place, const privacy::SecureAggregationLimits& limits)
+      : train_samples_(limits.required ? std::min<std::uint64_t>(train_samples, 1) : train_samples), masking_(std::move(place), limits) {}
   Effects step(Event event, Time now);
   std::string status() const;
 
  private:
-  enum class Phase { kIdle, kReadingPlan, kReady, kTraining, kOffering, kJudging, kReporting, kStopped };
+  enum class Phase { kIdle, kReadingPlan, kReady, kTraining, kMasking, kOffering, kJudging, kReporting, kStopped };
   void hear(transport::Welcome& welcome);
   void hear(transport::RoundStart& start);
   void hear(transport::Fetch& fetch);
@@ -94,11 +99,14 @@ class Session {
   void hear(transport::Refused& refused);
   void hear(transport::Finish& finish);
   void hear(transport::Goodbye& goodbye);
+  void hear(transport::SecureAggregation& message);
   template <class Other>
   void hear(Other& message);
 
   void plan_ready(PlanReady& answer);
   void trained(Trained& answer);
+  void mask_if_ready();
+  void offer_update(Bytes update);
   void settle(bool accepted, const std::string& why);
   void patched(Patched& answer);
   void fetch(const Digest& blob, std::uint64_t bytes);
@@ -135,6 +143,8 @@ class Session {
   std::optional<transport::BlobReceiver> receiver_;
   std::optional<Digest> teacher_;  ///< on its way
   std::optional<transport::RoundStart> round_;  ///< being trained or offered
+  Masking masking_;
+  std::optional<Trained> unmasked_;  ///< waits for the other sites' shares
   std::optional<transport::UpdateOffer> offer_;
   std::optional<transport::SiteReport> report_;
   transport::BlobShelf outbox_;

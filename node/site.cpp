@@ -1,11 +1,12 @@
 #include "node/site.h"
 
 #include "common/log.h"
+#include "plan/session_context.h"
 
 namespace preceptor::node {
 
-Site::Site(std::string name, const data::Splits& data, const LimitOptions& limits, PrivacyPlace place)
-    : limits_(limits), place_(std::move(place)), session_(data.train.size()) {
+Site::Site(std::string name, const data::Splits& data, const LimitOptions& limits, PrivacyPlace place, MaskingPlace masking)
+    : limits_(limits), place_(std::move(place)), session_(data.train.size(), std::move(masking), limits.secure_aggregation) {
   state_.name = std::move(name);
   state_.data = &data;
 }
@@ -48,8 +49,16 @@ PlanReady Site::weigh(const std::string& text) {
     downlink_.emplace(std::move(*downlink));
   }
   const auto mib = double(student->space().size()) * 4 / (1 << 20);
-  if (plan->update.profile == "secure")
-    if (auto ring = compression::RingCodec::create(plan->update.ring, student->space()); !ring) return refuse(ring.error().message);
+  std::optional<privacy::SessionContext> context;
+  if (plan->update.profile == "secure") {
+    const auto ring = compression::RingCodec::create(plan->update.ring, student->space());
+    if (!ring) return refuse(ring.error().message);
+    if (plan->privacy.secure_aggregation.masked()) context = session_context(*plan, *ring);
+  } else if (plan->privacy.secure_aggregation.masked()) {
+    return refuse("privacy.secure_aggregation: masks need update.profile: secure");
+  }
+  if (limits_.secure_aggregation.required && !context)
+    return refuse("its updates are not masked; limits.secure_aggregation.required is true");
   if (mib > limits_.model_mib) return refuse(fmt::format("a student of {:.1f} MiB; limits.model_mib is {}", mib, limits_.model_mib));
   state_.guard.reset();  // a job before may hold the ledger
   auto guard = PrivacyGuard::create(*plan, student->space(), state_.data->train, state_.name, limits_.privacy, place_);
@@ -59,7 +68,7 @@ PlanReady Site::weigh(const std::string& text) {
   const bool teacher = !plan_.teacher.sha256.empty() && double(plan_.teacher.bytes) <= limits_.teacher_mib * (1 << 20);
   if (!plan_.teacher.sha256.empty() && !teacher)
     spdlog::info("{}: goes without the teacher of {} bytes; limits.teacher_mib is {}", state_.name, plan_.teacher.bytes, limits_.teacher_mib);
-  return {true, "", teacher ? plan_.teacher.sha256 : "", plan_.teacher.bytes};
+  return {true, "", teacher ? plan_.teacher.sha256 : "", plan_.teacher.bytes, std::move(context)};
 }
 
 void Site::act(Send& send, Todo& todo, Time) { todo.send.push_back(std::move(send.message)); }

@@ -9,8 +9,9 @@ namespace preceptor::node {
 /// messages and runs the long jobs on a thread of its choice, one at a time for a site.
 class Site {
  public:
-  /// place: where a job with differential privacy keeps its ledger; without a folder such jobs are refused.
-  Site(std::string name, const data::Splits& data, const LimitOptions& limits, PrivacyPlace place = {});
+  /// masking: who this site is under secure aggregation. place: where a job with differential privacy keeps its ledger; without a folder such jobs are refused.
+  Site(std::string name, const data::Splits& data, const LimitOptions& limits, PrivacyPlace place = {},
+       MaskingPlace masking = {});
 
   /// A long piece of work. Answers with the event to be given back to step().
   using Job = std::function<Event(Workbench&)>;

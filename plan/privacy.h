@@ -2,6 +2,7 @@
 #include "compression/update/update.h"
 #include "privacy/differential_privacy/ring_noise.h"
 #include "privacy/differential_privacy/differential_privacy.h"
+#include "privacy/secure_aggregation/options.h"
 #include "training/options.h"
 
 namespace preceptor {
@@ -9,9 +10,11 @@ namespace preceptor {
 /// What a plan says of privacy. Node and coordinator judge it by the same rules.
 struct PrivacyOptions {
   privacy::DifferentialPrivacyOptions differential_privacy;
+  privacy::SecureAggregationOptions secure_aggregation{};
   template <class V>
   void visit(V& v) {
     v("differential_privacy", differential_privacy);
+    v("secure_aggregation", secure_aggregation);
   }
 };
 

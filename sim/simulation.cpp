@@ -45,12 +45,32 @@ struct Answer {
   std::optional<Error> error;
 };
 
+/// Keys of all sites, made for this run, and the roster that pins them.
+struct Identities {
+  std::map<std::string, std::shared_ptr<const privacy::Signer>> signers;
+  std::shared_ptr<const privacy::Roster> roster;
+
+  static Result<Identities> make(const data::Federation& federation) {
+    Identities all;
+    std::map<std::string, Bytes> keys;
+    for (const auto& site : federation.sites) {
+      auto signer = std::make_shared<privacy::KeySigner>(TRY(privacy::KeySigner::generate()));
+      keys[site.name] = signer->credential();
+      all.signers[site.name] = std::move(signer);
+    }
+    all.roster = std::make_shared<privacy::KeyRoster>(std::move(keys));
+    return all;
+  }
+};
+
 class Simulation {
  public:
-  Simulation(const SimulationOptions& options, coordinator::Job& job, const data::Federation& federation, const std::filesystem::path& ledgers)
+  Simulation(const SimulationOptions& options, coordinator::Job& job, const data::Federation& federation, const std::filesystem::path& ledgers,
+             const Identities& identities)
       : options_(options), job_(job), benches_(std::size_t(options.sim.threads)), pool_(options.sim.threads) {
     for (const auto& site : federation.sites)
-      sites_.try_emplace(site.name, VirtualSite{node::Site(site.name, site.data, options.sim.limits, {ledgers / site.name, /*simulated=*/true}), {}, {}, {}});
+      sites_.try_emplace(site.name, VirtualSite{node::Site(site.name, site.data, options.sim.limits, {ledgers / site.name, /*simulated=*/true},
+                                                          {site.name, identities.signers.at(site.name), identities.roster, {}}), {}, {}, {}});
   }
 
   Result<coordinator::Finished> run() {
@@ -162,13 +182,14 @@ Result<Json> simulate(SimulationOptions options, const std::string& config, cons
   for (const auto& file : federation.report.skipped) spdlog::warn("data: skipped {}", file);
   if (federation.report.duplicates > 0)
     spdlog::warn("data: {} images stood in more than one split and were left out of training", federation.report.duplicates);
-  const auto job = TRY(coordinator::Job::prepare(options, config, federation, out));
+  const auto identities = TRY(Identities::make(federation));
+  const auto job = TRY(coordinator::Job::prepare(options, config, federation, out, identities.roster));
   // Each run starts with unspent data; its noise is seeded, so nothing was protected before.
   const auto ledgers = out / "privacy";
   std::error_code error;
   std::filesystem::remove_all(ledgers, error);
   if (error) return fail(Code::kIo, "cannot clear {}: {}", ledgers.string(), error.message());
-  Simulation simulation(options, *job, federation, ledgers);
+  Simulation simulation(options, *job, federation, ledgers, identities);
   const auto finished = TRY(simulation.run());
   auto extra = TRY(measure_references(options, *job, federation));
   extra.run["threads"] = options.sim.threads;

@@ -30,7 +30,8 @@ void store_big(std::span<std::byte> header, Field at, T value) {
 }
 
 bool is_large(const Message& message) {
-  return std::holds_alternative<Chunk>(message) || std::holds_alternative<Welcome>(message);
+  return std::holds_alternative<Chunk>(message) || std::holds_alternative<Welcome>(message) ||
+         std::holds_alternative<SecureAggregation>(message);
 }
 
 }  // namespace
@@ -55,7 +56,7 @@ Bytes encode_frame(const Message& message, std::uint64_t sequence) {
 Result<Message> message_of(const Frame& frame) {
   auto message = TRY(decode_message(frame.payload));
   if (frame.large && !is_large(message))
-    return fail(Code::kCorrupt, "{} in a frame for chunks and plans", message_name(message));
+    return fail(Code::kCorrupt, "{} in a frame for chunks, plans and secure aggregation", message_name(message));
   return message;
 }
 

@@ -18,7 +18,7 @@ inline constexpr std::uint8_t kFrameVersion = 1;
 /// With this bit set, a receiver that does not know every other bit must refuse the frame; without,
 /// ignore them.
 inline constexpr std::uint16_t kFlagCritical = 0x8000;
-/// The payload is a Chunk or a Welcome, the only messages that may be longer than kMaxControl.
+/// The payload is a Chunk, a Welcome or a SecureAggregation, the only messages that may be longer than kMaxControl.
 inline constexpr std::uint16_t kFlagLarge = 0x0001;
 
 inline constexpr std::size_t kMaxControl = 64 << 10;  ///< payload of an ordinary message

@@ -8,7 +8,7 @@ namespace {
 /// By position in Message, which is also the type on the wire less one: add at the end only.
 constexpr const char* kNames[] = {"Hello",  "Welcome",     "RoundStart", "Fetch",
                                   "Chunk",  "UpdateOffer", "Accepted",   "Refused",
-                                  "Finish", "SiteReport",  "Goodbye"};
+                                  "Finish", "SiteReport",  "Goodbye",    "SecureAggregation"};
 static_assert(std::size(kNames) == std::variant_size_v<Message>);
 
 /// A reason may quote an error of any length; what is over the cap stays in the sender's log.
@@ -85,6 +85,10 @@ void serialize(A& a, SiteReport& m) {
 template <class A>
 void serialize(A& a, Goodbye& m) {
   reason(a, m.reason);
+}
+template <class A>
+void serialize(A& a, SecureAggregation& m) {
+  a(m.round, capped(m.envelope, kMaxText));
 }
 
 namespace {

@@ -13,7 +13,7 @@
 /// against the bytes that are there, caps every text and list, and refuses what is left over.
 namespace preceptor::transport {
 
-inline constexpr std::uint16_t kProtocolMinor = 3;  ///< 2: SiteReport has Dice; 3: model patches, fidelity; both sides must be the same
+inline constexpr std::uint16_t kProtocolMinor = 3;  ///< 2: SiteReport has Dice; 3: model patches, fidelity, SecureAggregation; both sides must be the same
 inline constexpr std::size_t kChunkBytes = 256 << 10;   ///< of a blob, in one Chunk
 inline constexpr std::size_t kMaxText = 1 << 20;        ///< a plan; other texts are shorter
 inline constexpr std::size_t kMaxName = 256;
@@ -80,7 +80,7 @@ struct Accepted {
   std::uint32_t round = 0;
   Digest update{};
 };
-/// coordinator → node: it is not, and why.
+/// coordinator → node: it is not, and why. node → coordinator: this site takes no part in the round's secure aggregation.
 struct Refused {
   std::uint32_t round = 0;
   std::string reason;
@@ -115,8 +115,14 @@ struct Goodbye {
   std::string reason;
 };
 
+/// both ways: a step of secure aggregation; its inside is privacy::decode_envelope's.
+struct SecureAggregation {
+  std::uint32_t round = 0;
+  Bytes envelope;  ///< at most kMaxText
+};
+
 using Message = std::variant<Hello, Welcome, RoundStart, Fetch, Chunk, UpdateOffer, Accepted, Refused, Finish,
-                             SiteReport, Goodbye>;
+                             SiteReport, Goodbye, SecureAggregation>;
 
 const char* message_name(const Message& message);
 Bytes encode_message(const Message& message);

@@ -180,6 +180,7 @@ Result<std::vector<std::uint32_t>> RingCodec::encode(std::span<const float> delt
                                                      std::uint64_t samples, const RingRound& round,
                                                      RandomStream rounding, ErrorFeedback& memory,
                                                      std::vector<Fidelity>* fidelity) const {
+  if (!options_.fidelity) fidelity = nullptr;
   if (!std::ranges::all_of(delta, [](float x) { return std::isfinite(x); }))
     return fail(Code::kInvalid, "the update has a value that is not finite: training diverged");
   auto values = gather(weights_, delta);
@@ -220,6 +221,7 @@ Bytes RingCodec::pack(const RingUpdate& update) const {
 }
 
 std::vector<std::string> RingCodec::stages() const {
+  if (!options_.fidelity) return {};
   if (floats_ == weights_.size) return {"clip", "round"};
   return {"clip", "random-k", "round"};
 }

@@ -23,6 +23,7 @@ struct RingOptions {
   std::uint64_t weight_cap = 1000;    ///< images above which a site counts no more; its resolution is bits
   std::string statistics = "sum";     ///< of normalisation: sum (fixed point, exact) or keep (do not travel)
   int histograms = 0;  ///< of scores, among the totals; the coordinator fills it in: none for segmentation
+  bool fidelity = true;  ///< the stages' fidelity among the totals; the coordinator turns it off where updates are private
   double noise = 0;  ///< standard deviation of all nodes' noise together, in steps of the quantiser
   double beta = 0;   ///< > 0: rounding is repeated until the norm is within rounded_norm_bound: 1/(1-β) tries
   template <class V>
@@ -39,6 +40,7 @@ struct RingOptions {
     v("weight_cap", weight_cap, Range{1, 1 << 24});
     v("statistics", statistics, OneOf{"sum", "keep"});
     v("histograms", histograms, Range{0, 1000});
+    v("fidelity", fidelity);
     v("noise", noise, Range{0, 1e9});
     v("beta", beta, Range{0, 0.99});
   }

@@ -57,18 +57,18 @@ void make_ca(const TempDir& dir, const std::string& name, const std::vector<std:
   for (const auto& node : nodes) ASSERT_EQ(preceptor_run(dir, {"ca", "issue", "--dir", ca, node}).code, 0);
 }
 
-Process start_node(const TempDir& dir, const std::string& ca, const std::string& site, const std::string& port) {
+Process start_node(const TempDir& dir, const std::string& ca, const std::string& site, const std::string& port, const std::string& more = "") {
   auto config = std::string(kJob).substr(0, std::string(kJob).find("teacher:"));
-  config += "site: " + site + "\nstate: " + (dir / ("state-" + ca + site)).string() + "\n" + tls(dir / ca, site, "localhost:" + port);
+  config += "site: " + site + "\nstate: " + (dir / ("state-" + ca + site)).string() + "\n" + tls(dir / ca, site, "localhost:" + port) + more;
   EXPECT_TRUE(write_file(dir / (ca + site + ".yaml"), config));
   return Process({PRECEPTOR_PROGRAM, "node", "run", "--config", (dir / (ca + site + ".yaml")).string()}, dir / (ca + site + ".log"));
 }
 
-/// Three nodes and a coordinator, as processes, and a simulation give the same model.
-void expect_the_model_of_the_simulation(const TempDir& dir, const std::string& job) {
+/// Three nodes and a coordinator, as processes, and a simulation give the same model. limits: of the sites, as YAML.
+void expect_the_model_of_the_simulation(const TempDir& dir, const std::string& job, const std::string& limits = "{}") {
   make_ca(dir, "ca", {"hospital-1", "hospital-2", "hospital-3"});
   make_ca(dir, "foreign", {"hospital-1"});
-  ASSERT_TRUE(write_file(dir / "sim.yaml", job));
+  ASSERT_TRUE(write_file(dir / "sim.yaml", job + "sim: {limits: " + limits + "}\n"));
   ASSERT_TRUE(write_file(dir / "coordinator.yaml", job + tls(dir / "ca", "coordinator", "127.0.0.1:0")));
 
   Process coordinator({PRECEPTOR_PROGRAM, "coordinator", "serve", "--config", (dir / "coordinator.yaml").string(), "--out", (dir / "net").string()},
@@ -82,7 +82,7 @@ void expect_the_model_of_the_simulation(const TempDir& dir, const std::string& j
   EXPECT_NE(coordinator.output().find("foreign CA"), std::string::npos) << coordinator.output() << stranger.output();
 
   std::vector<Process> nodes;
-  for (const auto* site : {"hospital-1", "hospital-2", "hospital-3"}) nodes.push_back(start_node(dir, "ca", site, port));
+  for (const auto* site : {"hospital-1", "hospital-2", "hospital-3"}) nodes.push_back(start_node(dir, "ca", site, port, "limits: " + limits + "\n"));
   for (auto& node : nodes) EXPECT_EQ(node.wait(), 0) << node.output() << coordinator.output();
   EXPECT_EQ(coordinator.wait(), 0) << coordinator.output();
 
@@ -114,6 +114,19 @@ TEST(Network, TheSecureProfileGivesTheModelOfItsSimulation) {
   expect_the_model_of_the_simulation(dir, std::string(kJob) + "update: {profile: secure, ring: {bits: 10, clip: 2, weight_cap: 100}}\n");
   const auto first = *read_text(dir / "net" / "rounds.jsonl", 1 << 20);
   EXPECT_NE(first.find(R"("pooled_auc":)"), std::string::npos) << first;
+}
+
+TEST(Network, MaskedUpdatesGiveTheModelOfTheUnmaskedSimulation) {
+  TempDir dir;
+  const auto unmasked = std::string(kJob) + "update: {profile: secure, ring: {bits: 10, clip: 2, weight_cap: 100}}\n";
+  expect_the_model_of_the_simulation(dir, unmasked + "privacy: {secure_aggregation: {mode: masked, k_min: 3}}\n",
+                                     "{secure_aggregation: {required: true, k_min: 3}}");
+  ASSERT_TRUE(write_file(dir / "unmasked.yaml", unmasked));
+  ASSERT_EQ(preceptor_run(dir, {"sim", "run", (dir / "unmasked.yaml").string(), "--out", (dir / "unmasked").string()}).code, 0);
+  EXPECT_EQ(json_file(dir / "net" / "summary.json")["model_hash"], json_file(dir / "unmasked" / "summary.json")["model_hash"]);
+  const auto kept = dir / "state-cahospital-1" / "secure_aggregation" / "session";
+  ASSERT_TRUE(std::filesystem::exists(kept));
+  EXPECT_EQ(std::filesystem::status(kept).permissions() & std::filesystem::perms::all, std::filesystem::perms::owner_read | std::filesystem::perms::owner_write);
 }
 
 TEST(Network, ANodeThatIsKilledIsNamedInTheRecordAndTheRunGoesOn) {

@@ -93,6 +93,36 @@ TEST(Simulation, TheSecureProfileLearnsWithoutWeightsOrLossesInTheClear) {
   EXPECT_NE(read_text(a.file("config.yaml"), 1 << 20)->find("profile: secure"), std::string::npos);
 }
 
+TEST(Simulation, AMaskedRunGivesTheModelOfTheUnmaskedOne) {
+  const std::vector<std::string> secure{"update.profile=secure", "update.ring.bits=8", "update.ring.clip=2", "update.ring.weight_cap=100"};
+  auto masked = secure;
+  for (const auto* more : {"privacy.secure_aggregation.mode=masked", "privacy.secure_aggregation.k_min=3", "sim.limits.secure_aggregation.k_min=3",
+                           "sim.limits.secure_aggregation.required=true"})
+    masked.push_back(more);
+  const auto a = run(secure), b = run(masked);
+  EXPECT_EQ(a.summary["model_hash"], b.summary["model_hash"]);
+  EXPECT_EQ(b.summary["void_rounds"], 0);
+  EXPECT_EQ(b.summary["sites"][0]["verdict"], "kept at the site");
+  const auto rounds = [](const Run& done) { return *read_text(done.file("rounds.jsonl"), 1 << 20); };
+  const auto first = [](const std::string& lines) { return Json::parse(lines.substr(0, lines.find('\n'))); };
+  EXPECT_EQ(first(rounds(a))["train_loss"], first(rounds(b))["train_loss"]) << "the totals are summed under masks, too";
+  EXPECT_EQ(first(rounds(a))["pooled_auc"], first(rounds(b))["pooled_auc"]);
+}
+
+TEST(Simulation, SitesRefuseAPlanWithoutMasksOrBelowTheirFloor) {
+  const auto reason = [](std::vector<std::string> overrides) {
+    overrides.insert(overrides.end(), {"update.profile=secure", "federation.join_deadline=1"});
+    const auto yaml = parse_yaml(kConfig, "test", overrides);
+    auto options = *read_options<SimulationOptions>(*yaml, "test");
+    test::TempDir dir;
+    const auto summary = simulate(options, write_options(options), dir.path());
+    return summary ? std::string() : summary.error().message;
+  };
+  EXPECT_NE(reason({"sim.limits.secure_aggregation.required=true"}), "");
+  EXPECT_NE(reason({"privacy.secure_aggregation.mode=masked", "privacy.secure_aggregation.k_min=3"}), "") << "the sites' floor is 5";
+  EXPECT_NE(reason({"privacy.secure_aggregation.mode=masked"}).find("below privacy.secure_aggregation.k_min = 5"), std::string::npos);
+}
+
 TEST(Simulation, TheSecureProfilesModelIsNearTheOneOfFloats) {
   const std::vector<std::string> floats{"update.weights=[]", "update.statistics=[]", "update.error_feedback=false", "training.epochs=1", "federation.rounds=1"};
   auto secure = floats;

@@ -22,7 +22,8 @@ inline std::vector<transport::Message> one_message_of_each_kind() {
           SiteReport{100, 20, 30, estimate, estimate, estimate, estimate, estimate, estimate, estimate, estimate,
                      estimate,
                      "global", "auc", 0.0625, 0.03125, 0.125, 0.5, "federation helped"},
-          Goodbye{"the job is over"}};
+          Goodbye{"the job is over"},
+          SecureAggregation{3, Bytes(300, std::byte{9})}};
 }
 
 }  // namespace preceptor::test

@@ -68,7 +68,7 @@ TEST(Messages, OfAnotherVersionOrKindAreRefused) {
   bytes[0] = std::byte{kProtocolMinor + 1};
   EXPECT_THAT(refusal_of(bytes), HasSubstr("fl/1.3"));
   bytes = encode_message(Hello{});
-  for (const int type : {0, 12, 255}) {
+  for (const int type : {0, 13, 255}) {
     bytes[2] = std::byte(type);
     EXPECT_THAT(refusal_of(bytes), HasSubstr("unknown type")) << type;
   }

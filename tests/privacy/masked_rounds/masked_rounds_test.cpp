@@ -1,0 +1,353 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <deque>
+#include <functional>
+
+#include "coordinator/masked_sum.h"
+#include "node/session.h"
+#include "tests/coordinator/made.h"
+#include "tests/support/temp_dir.h"
+
+/// Coordinator and sessions as they are, with everything in between but the training: the masked model must be
+/// the unmasked one of the same ring codec, whoever drops out when.
+namespace preceptor {
+namespace {
+
+using coordinator::Coordinator;
+using coordinator::RoundRecord;
+using namespace coordinator::test;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+class Federation {
+ public:
+  explicit Federation(int sites, int k_min = 3) {
+    std::map<std::string, Bytes> keys;
+    for (int i = 0; i < sites; ++i) {
+      const auto name = fmt::format("site-{}", i);
+      signers_[name] = std::make_shared<privacy::KeySigner>(*privacy::KeySigner::generate());
+      keys[name] = signers_[name]->credential();
+    }
+    roster_ = std::make_shared<privacy::KeyRoster>(std::move(keys));
+    context.job = "test";
+    context.quantiser = sha256("quantiser");
+    context.k_min = k_min;
+    context.vectors = {{"update", ring.words(), ring.options().ring_bits}, {"totals", ring.totals(), 64}};
+    expected = context;
+    options.rounds = 3;
+    options.sites = sites;
+    options.quorum = k_min;
+    options.quorum_share = 0;
+    options.max_void_rounds = 10;
+    limits.k_min = 3;
+  }
+
+  /// Plays the job to its end. Returns the model's digest.
+  Digest run(bool masked) {
+    coordinator::SecureSum plain(ring, 1);
+    coordinator::MaskedSum hidden(ring, 1, context, *roster_, std::chrono::seconds(60));
+    auto& sum = masked ? static_cast<coordinator::RoundSum&>(hidden) : plain;
+    const auto start = made_delta(space, 99);
+    const auto bytes = std::as_bytes(std::span(start));
+    Coordinator machine(Coordinator::Job{"plan", 1, options, space, &sum, std::make_shared<Bytes>(bytes.begin(), bytes.end()), nullptr});
+    machine_ = &machine;
+    masked_ = masked;
+    records.clear();
+    stops.clear();
+    gone_.clear();
+    finished_ = false;
+    now_ = Time(0);
+    letters_.clear();
+    sessions_.clear();
+    folder = std::make_unique<test::TempDir>();
+    for (const auto& [name, signer] : signers_) open_session(name);
+    for (auto& [name, session] : sessions_) connect(name);
+    for (int turn = 0; turn < 100'000 && !finished_; ++turn) {
+      if (!letters_.empty()) {
+        deliver();
+      } else {
+        now_ = std::max(now_, machine.next_deadline().value_or(now_));
+        tell_coordinator(coordinator::Tick{});
+      }
+    }
+    EXPECT_TRUE(finished_);
+    return sha256(*machine.model());
+  }
+
+  /// Asked before each delivery. kLost: the site is never heard of again. kCut: its connection breaks there, the
+  /// message is lost, and it comes back at once. kRestart: the same, and the site has forgotten all but its files.
+  enum class Fate { kArrives, kLost, kCut, kRestart };
+  std::function<Fate(const std::string& site, bool up, const transport::Message& message)> fate;
+  std::function<void(const std::string& site, transport::Message& message)> tamper;  ///< towards the sites
+
+  const ParameterSpace space = made_space();
+  const compression::RingCodec ring = made_ring(space);
+  privacy::SessionContext context;   ///< the coordinator's
+  privacy::SessionContext expected;  ///< the plan's
+  coordinator::RoundOptions options;
+  privacy::SecureAggregationLimits limits;
+  std::vector<RoundRecord> records;
+  std::map<std::string, std::string> stops;
+  std::map<std::string, transport::SiteReport> reports;
+  std::vector<transport::Message> up;  ///< all that sites said
+  std::unique_ptr<test::TempDir> folder;
+
+ private:
+  struct Letter {
+    std::string site;
+    bool up;
+    transport::Message message;
+  };
+  void open_session(const std::string& name) {
+    sessions_.try_emplace(name, 10, node::MaskingPlace{name, signers_.at(name), roster_, *folder / name}, limits);
+  }
+  void connect(const std::string& name) {
+    tell_coordinator(coordinator::Came{name});
+    tell(name, node::Connected{});
+  }
+  void deliver() {
+    auto [name, is_up, message] = std::move(letters_.front());
+    letters_.pop_front();
+    if (gone_.contains(name)) return;
+    const auto what = fate ? fate(name, is_up, message) : Fate::kArrives;
+    if (what != Fate::kArrives) {
+      std::erase_if(letters_, [&](const Letter& letter) { return letter.site == name; });
+      tell(name, node::Disconnected{});
+      tell_coordinator(coordinator::Left{name, "gone"});
+      if (what == Fate::kRestart) {
+        sessions_.erase(name);
+        open_session(name);
+      }
+      if (what == Fate::kLost) gone_.insert(name);
+      else connect(name);
+      return;
+    }
+    auto copy = transport::decode_message(transport::encode_message(message)).value();
+    if (is_up) {
+      up.push_back(message);
+      tell_coordinator(coordinator::Said{name, std::move(copy)});
+    } else {
+      if (tamper) tamper(name, copy);
+      tell(name, node::Heard{std::move(copy)});
+    }
+  }
+  void tell_coordinator(const coordinator::Event& event) {
+    for (auto& effect : machine_->step(event, now_)) {
+      if (auto* send = std::get_if<coordinator::Send>(&effect)) letters_.push_back({send->peer, false, std::move(send->message)});
+      if (auto* cut = std::get_if<coordinator::Cut>(&effect)) ADD_FAILURE() << cut->peer << ": " << cut->reason;
+      if (auto* evaluate = std::get_if<coordinator::Evaluate>(&effect)) {
+        records.push_back(evaluate->record);
+        tell_coordinator(coordinator::Evaluated{});
+      }
+      if (auto* done = std::get_if<coordinator::Finished>(&effect)) {
+        finished_ = true;
+        reports = done->reports;
+      }
+    }
+  }
+  void tell(const std::string& name, node::Event event) {
+    for (auto& effect : sessions_.at(name).step(std::move(event), now_)) {
+      if (auto* send = std::get_if<node::Send>(&effect)) letters_.push_back({name, true, std::move(send->message)});
+      if (std::get_if<node::ReadPlan>(&effect)) tell(name, node::PlanReady{true, "", "", 0, masked_ ? std::optional(expected) : std::nullopt});
+      if (auto* train = std::get_if<node::Train>(&effect)) {
+        std::vector<float> delta(space.size());
+        std::memcpy(delta.data(), train->model->data(), train->model->size());
+        RandomStream random(7, name, {train->round});
+        for (auto& value : delta) value = float(0.01 * random.normal() - 0.1 * value);
+        const auto samples = 10 + std::uint64_t(name.back() - '0');
+        tell(name, node::Trained{train->round, secret(ring, delta, samples, train->round), 0, "", true});
+      }
+      if (std::get_if<node::Judge>(&effect)) {
+        transport::SiteReport report;
+        report.train = 123;
+        report.verdict = "federation helped";
+        tell(name, node::Judged{report, ""});
+      }
+      if (auto* stop = std::get_if<node::Stop>(&effect))
+        if (!stop->completed) stops[name] = stop->reason;
+    }
+  }
+
+  std::map<std::string, std::shared_ptr<privacy::KeySigner>> signers_;
+  std::shared_ptr<const privacy::Roster> roster_;
+  Coordinator* machine_ = nullptr;
+  std::map<std::string, node::Session> sessions_;
+  std::deque<Letter> letters_;
+  std::set<std::string> gone_;
+  Time now_{0};
+  bool masked_ = false, finished_ = false;
+};
+
+/// Index of the inner message; -1: none.
+int inner(const transport::Message& message) {
+  const auto* outer = std::get_if<transport::SecureAggregation>(&message);
+  return outer ? int(privacy::decode_envelope(outer->envelope)->message.index()) : -1;
+}
+std::uint32_t round_of(const transport::Message& message) {
+  if (const auto* start = std::get_if<transport::RoundStart>(&message)) return start->round;
+  if (const auto* secure = std::get_if<transport::SecureAggregation>(&message)) return secure->round;
+  if (const auto* offer = std::get_if<transport::UpdateOffer>(&message)) return offer->round;
+  return 0;
+}
+
+TEST(MaskedRounds, GiveTheModelOfUnmaskedOnes) {
+  Federation federation(5);
+  const auto masked = federation.run(true);
+  ASSERT_EQ(federation.records.size(), 3u);
+  for (const auto& record : federation.records) {
+    EXPECT_EQ(record.outcome, "complete") << record.refused << fmt::format("{}", record.missing.size());
+    EXPECT_EQ(record.accepted.size(), 5u);
+    EXPECT_NEAR(record.train_loss, 0.5, 1e-5) << "of the masked totals";
+    EXPECT_TRUE(record.pooled_auc);
+  }
+  EXPECT_THAT(federation.stops, IsEmpty());
+  const auto unmasked = federation.run(false);
+  EXPECT_EQ(hex(masked), hex(unmasked));
+}
+
+TEST(MaskedRounds, LetNothingOfASiteOutInTheClear) {
+  Federation federation(4);
+  federation.limits.required = true;
+  federation.run(true);
+  for (const auto& message : federation.up) {
+    if (const auto* hello = std::get_if<transport::Hello>(&message)) {
+      EXPECT_EQ(hello->train_samples, 1u);
+    }
+    if (const auto* offer = std::get_if<transport::UpdateOffer>(&message)) {
+      EXPECT_EQ(offer->samples, 0u);
+      EXPECT_EQ(offer->train_loss, 0);
+    }
+  }
+  ASSERT_EQ(federation.reports.size(), 4u);
+  for (const auto& [name, report] : federation.reports) {
+    EXPECT_EQ(report.verdict, "kept at the site");
+    EXPECT_EQ(report.train, 0u);
+    EXPECT_FALSE(report.global_auc.defined);
+  }
+}
+
+/// A site is lost in round 2 when it is about to say (or hear) something; the unmasked run loses it where its
+/// update is as much or as little in the sum.
+TEST(MaskedRounds, SumExactlyTheSurvivorsWhereverASiteIsLost) {
+  struct { const char* what; bool up; int inner; bool counted; } const cases[] = {
+      {"its keys", true, 1, false},       {"the roll", false, 2, false},        {"its shares", true, 3, false},
+      {"others' shares", false, 3, false}, {"the survivors", false, 4, true},    {"its confirmation", true, 5, true},
+      {"the confirmations", false, 6, true}, {"its unmasking shares", true, 7, true}};
+  for (const auto& c : cases) {
+    Federation federation(5);
+    federation.fate = [&](const std::string& site, bool up, const transport::Message& message) {
+      const bool here = site == "site-3" && up == c.up && inner(message) == c.inner && round_of(message) == 2;
+      return here ? Federation::Fate::kLost : Federation::Fate::kArrives;
+    };
+    const auto masked = federation.run(true);
+    ASSERT_EQ(federation.records.size(), 3u);
+    EXPECT_EQ(federation.records[1].accepted.size(), c.counted ? 5u : 4u) << c.what;
+    EXPECT_NE(federation.records[1].outcome, "void") << c.what << federation.records[1].refused;
+    federation.fate = [&](const std::string& site, bool up, const transport::Message& message) {
+      const bool offers = up && std::holds_alternative<transport::UpdateOffer>(message) && round_of(message) == 2;
+      const bool starts = !up && std::holds_alternative<transport::RoundStart>(message) && round_of(message) == 3;
+      return site == "site-3" && (c.counted ? starts : offers) ? Federation::Fate::kLost : Federation::Fate::kArrives;
+    };
+    EXPECT_EQ(hex(masked), hex(federation.run(false))) << c.what;
+  }
+}
+
+TEST(MaskedRounds, SurviveABrokenConnectionAtEveryMessage) {
+  Federation federation(4);
+  const auto unbroken = federation.run(true);
+  int total = 0;
+  federation.fate = [&](const std::string& site, bool, const transport::Message& message) {
+    if (site == "site-1" && round_of(message) == 2) ++total;
+    return Federation::Fate::kArrives;
+  };
+  federation.run(true);
+  ASSERT_GE(total, 10);
+  for (int breaks = 1; breaks <= total; ++breaks) {
+    int seen = 0;
+    federation.fate = [&](const std::string& site, bool, const transport::Message& message) {
+      const bool here = site == "site-1" && round_of(message) == 2 && ++seen == breaks;
+      return here ? Federation::Fate::kCut : Federation::Fate::kArrives;
+    };
+    EXPECT_EQ(hex(federation.run(true)), hex(unbroken)) << "cut at message " << breaks;
+    EXPECT_EQ(federation.records[1].outcome, "complete") << breaks;
+  }
+}
+
+TEST(MaskedRounds, SurviveADaemonsRestartAtEveryMessageWithTheSameBytes) {
+  Federation federation(4);
+  federation.options.rounds = 1;
+  const auto unbroken = federation.run(true);
+  int total = 0;
+  federation.fate = [&](const std::string& site, bool, const transport::Message& message) {
+    total += site == "site-1" && round_of(message) == 1;
+    return Federation::Fate::kArrives;
+  };
+  federation.run(true);
+  for (int breaks = 1; breaks <= total; ++breaks) {
+    int seen = 0;
+    std::set<Digest> offered;
+    federation.fate = [&](const std::string& site, bool up, const transport::Message& message) {
+      if (const auto* offer = std::get_if<transport::UpdateOffer>(&message); offer && up && site == "site-1") offered.insert(offer->update);
+      const bool here = site == "site-1" && round_of(message) == 1 && ++seen == breaks;
+      return here ? Federation::Fate::kRestart : Federation::Fate::kArrives;
+    };
+    EXPECT_EQ(hex(federation.run(true)), hex(unbroken)) << "restarted at message " << breaks;
+    EXPECT_EQ(federation.records[0].outcome, "complete") << breaks;
+    EXPECT_EQ(offered.size(), 1u) << breaks;
+  }
+}
+
+TEST(MaskedRounds, AreVoidWithAReasonWhenTooFewAreLeft) {
+  Federation federation(3);
+  federation.fate = [&](const std::string& site, bool up, const transport::Message& message) {
+    return site == "site-0" && up && inner(message) == 3 && round_of(message) == 1 ? Federation::Fate::kLost : Federation::Fate::kArrives;
+  };
+  federation.run(true);
+  ASSERT_FALSE(federation.records.empty());
+  EXPECT_EQ(federation.records[0].outcome, "void");
+  EXPECT_THAT(federation.records[0].refused, HasSubstr("2 of 3 members shared; 3 are needed"));
+}
+
+TEST(MaskedRounds, ASiteRefusesAnInvitationOnOtherTermsAndIsNamed) {
+  struct { const char* rule; std::function<void(privacy::SessionContext&)> change; } const cases[] = {
+      {"other terms", [](auto& c) { c.colluders = 1; }},
+      {"another quantiser", [](auto& c) { c.quantiser = sha256("finer"); }},
+      {"other terms", [](auto& c) { c.vectors.pop_back(); }},
+  };
+  for (const auto& [rule, change] : cases) {
+    Federation federation(4);
+    change(federation.context);
+    federation.options.rounds = 1;
+    federation.run(true);
+    ASSERT_FALSE(federation.records.empty());
+    EXPECT_EQ(federation.records[0].outcome, "void");
+    ASSERT_EQ(federation.records[0].missing.size(), 4u);
+    for (const auto& [site, why] : federation.records[0].missing) EXPECT_THAT(why, HasSubstr(rule));
+  }
+}
+
+TEST(MaskedRounds, AModelForOneSiteAloneIsRefusedByIt) {
+  // The coordinator shows site-2 a model of its own; the invitation, which all share, tells it.
+  Federation federation(5);
+  federation.tamper = [&](const std::string& site, transport::Message& message) {
+    if (auto* start = std::get_if<transport::RoundStart>(&message); start && site == "site-2") start->model = sha256("crafted");
+  };
+  federation.options.rounds = 1;
+  federation.run(true);
+  ASSERT_FALSE(federation.records.empty());
+  EXPECT_THAT(federation.records[0].missing["site-2"], HasSubstr("another model than the one that this site was given"));
+  EXPECT_EQ(federation.records[0].accepted.size(), 4u);
+}
+
+TEST(MaskedRounds, ANodesFloorStopsAPlanBelowIt) {
+  Federation federation(3);
+  federation.limits.k_min = 5;
+  federation.options.join_deadline = std::chrono::seconds(1);
+  federation.run(true);
+  ASSERT_EQ(federation.stops.size(), 3u);
+  for (const auto& [site, why] : federation.stops) EXPECT_THAT(why, HasSubstr("limits.secure_aggregation.k_min is 5"));
+}
+
+}  // namespace
+}  // namespace preceptor
