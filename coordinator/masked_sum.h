@@ -6,27 +6,19 @@ namespace preceptor::coordinator {
 
 /// The secure profile's sum under masks: whatever a node sends is words, so only the whole sum can be judged,
 /// once Aggregation has taken the masks off.
-class MaskedSum : public RoundSum {
+class MaskedSum : public SecureSum {
  public:
   /// context: of any round of the job. codec and roster outlive the sum.
   MaskedSum(const compression::RingCodec& codec, std::uint64_t seed, privacy::SessionContext context, const privacy::Roster& roster,
             std::chrono::seconds step_deadline)
-      : codec_(&codec), sum_(codec), at_{seed, 0}, masking_{std::move(context), &roster, step_deadline} {}
-  void begin(std::uint32_t round) override;
-  Result<void> admit(const transport::UpdateOffer& offer, std::uint64_t announced) const override;
+      : SecureSum(codec, seed), masking_{std::move(context), &roster, step_deadline} {}
   Result<void> fold(std::span<const std::byte> update, std::uint64_t announced, double max_norm) override;
   std::size_t max_nodes() const override;
-  Result<std::optional<Told>> close() override;
-  void apply(std::span<float> model, double rate) const override;
   const Masking* masking() const override { return &masking_; }
   Result<void> unmask(privacy::Aggregation& aggregation) override;
 
  private:
-  const compression::RingCodec* codec_;
-  compression::RingSum sum_;
-  compression::RingRound at_;
   Masking masking_;
-  std::vector<float> mean_;  ///< once closed
 };
 
 }  // namespace preceptor::coordinator

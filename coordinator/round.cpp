@@ -31,7 +31,7 @@ Round::Round(std::uint32_t number, Cohort cohort, const RoundOptions& options, c
   if (const auto* masking = sum_.masking()) {
     std::vector<std::string> names;
     for (const auto& [name, samples] : cohort) names.push_back(name);
-    masked_.emplace(*masking, number, digest, architecture, names, now);
+    masked_.emplace(*masking, number, model_.digest(), architecture, names, now);
   }
 }
 

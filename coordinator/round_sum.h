@@ -72,7 +72,7 @@ class SecureSum : public RoundSum {
   Result<std::optional<Told>> close() override;
   void apply(std::span<float> model, double rate) const override;
 
- private:
+ protected:
   const compression::RingCodec* codec_;
   compression::RingSum sum_;
   compression::RingRound at_;
