@@ -198,6 +198,11 @@ Result<void> Job::make_sum(const ParameterSpace& space) {
 Json Job::privacy_spent(int rounds) const {
   const auto& dp = options_.privacy.differential_privacy;
   auto released = privacy::nominal_round(dp, options_.training.epochs);
+  if (dp.distributed()) {
+    const auto sensitivity = word_sensitivity(dp, *ring_, options_.training.learning_rate);
+    // The same was made when the ring was sized.
+    released = share_of_noise(dp, sensitivity)->mechanism(sensitivity.l2, sensitivity.l1, sensitivity.dimension, released.sampling_rate);
+  }
   released.steps *= std::uint64_t(rounds);
   const auto spent = rounds > 0 ? privacy::epsilon_spent({released}, dp.delta) : privacy::Spent{};
   return {{"mode", dp.mode}, {"unit", dp.of_records() ? "image" : "hospital"}, {"epsilon", spent.epsilon}, {"delta", dp.delta},

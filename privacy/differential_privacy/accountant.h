@@ -34,22 +34,25 @@ struct Spent {
   double epsilon = 0;
   std::string accountant = "none";  ///< whose bound this is: "rdp", "pld"
 };
-/// An upper bound on ε at `delta` of all that was released, the smallest that an accountant here gives:
-/// the loss distribution where only Gaussian noise is in it (0.2 s a kind), the Rényi curves else.
+/// An upper bound on ε at `delta` of all that was released, the smallest that an accountant here
+/// gives: the loss distribution where only Gaussian noise is in it (0.2 s a kind), the Rényi curves
+/// else.
 Spent epsilon_spent(const std::vector<Mechanism>& released, double delta);
 /// By the Rényi curves alone: 1 ms, some 10 % more.
 RdpEpsilon rdp_spent(const std::vector<Mechanism>& released, double delta);
 
-/// δ(ε) of one Gaussian step with sensitivity 1, exactly (Balle and Wang 2018, arXiv:1805.06530, thm 8).
+/// δ(ε) of one Gaussian step with sensitivity 1, exactly (Balle and Wang 2018, arXiv:1805.06530,
+/// thm 8).
 double gaussian_delta(double noise_multiplier, double epsilon);
 /// The least noise multiplier of one Gaussian step that is (ε, δ)-private: the analytic mechanism.
 double gaussian_multiplier(double epsilon, double delta);
 
-/// The least σ in [low, high] with epsilon_of(σ) ≤ target, to a relative `tolerance` and on the private
-/// side, by bisection; epsilon_of falls. kInvalid when even `high` spends more.
-Result<double> calibrate(double target, const std::function<double(double)>& epsilon_of, double low = 1e-2,
-                         double high = 1e6, double tolerance = 1e-4);
+/// The least σ in [low, high] with epsilon_of(σ) ≤ target, to a relative `tolerance` and on the
+/// private side, by bisection; epsilon_of falls. kInvalid when even `high` spends more.
+Result<double> calibrate(double target, const std::function<double(double)>& epsilon_of,
+                         double low = 1e-2, double high = 1e6, double tolerance = 1e-4);
 /// The least noise multiplier with which `steps` steps at this sampling rate spend at most epsilon.
-Result<double> calibrate_gaussian(double epsilon, double delta, double sampling_rate, std::uint64_t steps);
+Result<double> calibrate_gaussian(double epsilon, double delta, double sampling_rate,
+                                  std::uint64_t steps);
 
 }  // namespace preceptor::privacy

@@ -5,21 +5,21 @@
 namespace preceptor::privacy {
 
 /// Differential privacy of a whole job, as the plan says it and a node checks it. Modes:
-/// - record-local: every step of a node's training clips each image's gradient and adds noise (DP-SGD).
-///   Each hospital protects its images by itself, also from the others.
-/// - record-distributed: a round is one step; each node adds a share of integer noise to its clipped
-///   sum, and only the sum of all nodes has the whole noise: much less of it.
-/// - hospital-distributed: the same noise on whole updates, so that the hospital is what is protected.
+/// - record-local: every step of a node's training clips each image's gradient and adds noise, as
+///   DP-SGD does. Each hospital protects its images by itself, also from the others.
+/// - record-distributed: a round is one step; each node adds a share of integer noise to its sum of
+///   clipped gradients, and only the sum of all nodes has the whole noise: much less of it.
+/// - hospital-distributed: the same noise on whole updates: the hospital is what is protected.
 struct DifferentialPrivacyOptions {
   std::string mode = "off";
-  double epsilon = 3;           ///< of the whole job at `delta`; the noise is derived from it
+  double epsilon = 3;  ///< of the whole job at `delta`; the noise is derived from it
   double delta = 1e-5;
-  double clip = 1;              ///< L2 norm: record modes: of an image's gradient; hospital: of an update
-  double noise_multiplier = 0;  ///< deviation over sensitivity; 0: derived from epsilon. Then epsilon is not looked at
-  double sampling_rate = 0.05;  ///< record modes: chance of an image to be in a step
+  double clip = 1;  ///< L2 norm: record modes: of an image's gradient; hospital: of an update
+  double noise_multiplier = 0;  ///< deviation over sensitivity; 0: derived from epsilon
+  double sampling_rate = 0.05;              ///< record modes: chance of an image to be in a step
   std::string noise = "discrete-gaussian";  ///< distributed modes; skellam: for small variances
-  int honest = 1;               ///< distributed modes: nodes, the own included, that are sure to add their share
-  double batch = 64;            ///< record-distributed: images by which a node's sum is divided, the same at all nodes
+  int honest = 1;  ///< distributed modes: nodes, the own included, that are sure to add their share
+  double batch = 64;  ///< record-distributed: images that each node's sum is divided by
   template <class V>
   void visit(V& v) {
     v("mode", mode, OneOf{"off", "record-local", "record-distributed", "hospital-distributed"});
@@ -37,15 +37,16 @@ struct DifferentialPrivacyOptions {
   bool of_records() const { return mode.starts_with("record-"); }
 };
 
-/// One round of record-local training as everybody may know it: epochs · round(1/q) steps at rate q.
+/// One round of record-local training as everybody may know it: epochs · round(1/q) steps, rate q.
 Mechanism local_round(const DifferentialPrivacyOptions& options, int epochs);
-/// One round of a distributed mode with noise_multiplier σ/l2: what integer noise comes to when it is
-/// wide (deviation of a share above 2, say). A node accounts for its own with the words it adds to.
+/// One round of a distributed mode with noise_multiplier σ/l2: what integer noise comes to when it
+/// is wide (deviation of a share above 2, say). For deriving noise; what is spent is accounted for
+/// with the words that are noised.
 Mechanism distributed_round(const DifferentialPrivacyOptions& options);
 /// One round, of whatever mode is on.
 Mechanism nominal_round(const DifferentialPrivacyOptions& options, int epochs);
 
-/// Fills in noise_multiplier, so that `rounds` rounds spend at most epsilon. kInvalid when none does.
+/// Fills in noise_multiplier such that `rounds` rounds spend at most epsilon, or kInvalid.
 Result<void> derive_noise(DifferentialPrivacyOptions& options, int rounds, int epochs);
 
 /// Whether `rounds` rounds of `actual` spend no more ε at delta than as many of `promised`.
@@ -53,10 +54,10 @@ bool spends_no_more(Mechanism actual, Mechanism promised, int rounds, double del
 
 /// What a hospital allows, whatever a plan asks.
 struct PrivacyLimits {
-  double epsilon_max = 10;   ///< of one data set, over all jobs
-  double delta_max = 0;      ///< at most 1 / (10 · records) in any case; 0: that
-  int honest_max = 1;        ///< nodes, the own included, that this one counts on to add their noise
-  bool required = false;     ///< refuse plans without differential privacy
+  double epsilon_max = 10;  ///< of one data set, over all jobs
+  double delta_max = 0;     ///< at most 1 / (10 · records) in any case; 0: that
+  int honest_max = 1;       ///< nodes, the own included, that this one counts on to add their noise
+  bool required = false;    ///< refuse plans without differential privacy
   template <class V>
   void visit(V& v) {
     v("epsilon_max", epsilon_max, Range{0, 1e6});
@@ -67,6 +68,7 @@ struct PrivacyLimits {
   double delta(std::uint64_t records) const;  ///< that the ledger is kept at
 };
 /// The plan's options against the limits of a site with so many records. kRefused, naming the rule.
-Result<void> check_limits(const DifferentialPrivacyOptions& options, const PrivacyLimits& limits, std::uint64_t records);
+Result<void> check_limits(const DifferentialPrivacyOptions& options, const PrivacyLimits& limits,
+                          std::uint64_t records);
 
 }  // namespace preceptor::privacy

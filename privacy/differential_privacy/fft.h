@@ -5,9 +5,9 @@
 namespace preceptor::privacy {
 
 /// Fast Fourier transforms of one length, a power of two; every twiddle factor is from sin and cos
-/// themselves. By hand because convolving a loss distribution with itself thousands of times wants all
-/// 53 bits: OpenCV's dft has its factors from a recurrence (1e-11 at 2^19 points), FFTW's licence
-/// would bind the program, and Debian 12 has no other.
+/// themselves. By hand because convolving a loss distribution with itself thousands of times wants
+/// all 53 bits: OpenCV's dft has its factors from a recurrence (1e-11 at 2^19 points), FFTW's
+/// licence would bind the program, and Debian 12 has no other.
 class Fft {
  public:
   explicit Fft(std::size_t length);  ///< a power of two, at least 2

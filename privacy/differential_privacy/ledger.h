@@ -30,33 +30,36 @@ struct LedgerState {
   Spent spent(double delta) const { return epsilon_spent(released(), delta); }
 };
 
-/// The durable account of one data set across jobs, kept by the node that has the data. A debit is on
-/// disk before it returns, so before anything leaves; nothing is ever given back, a round that came to
-/// nothing included: an account after any crash shows at least what was released (I11).
+/// The durable account of one data set across jobs, kept by the node that has the data. A debit is
+/// on disk before it returns, so before anything leaves; nothing is ever given back, a round that
+/// came to nothing included: an account after any crash shows at least what was released (I11).
 ///
-/// Two files in `dir`, mode 0600. "<dataset>.ledger": a line a record, "SHA-256 JSON\n", each hash over
-/// the one before, so a line that is changed or missing is seen. "<dataset>.head": a copy of the last
-/// line, replaced (written beside, synced, renamed) before the line is appended and synced. So the end
-/// of the ledger may be torn by a crash and is then mended from the head, as a debit; a ledger that
-/// lost more than its last line is refused. Both files copied back together from a backup are not seen:
-/// that is for whoever may write to this folder.
+/// Two files in `dir`, mode 0600. "<dataset>.ledger": a line a record, "SHA-256 JSON\n", each hash
+/// over the one before, so a line that is changed or missing is seen. "<dataset>.head": a copy of
+/// the last line, replaced (written beside, synced, renamed) before the line is appended and
+/// synced. So the end of the ledger may be torn by a crash and is then mended from the head, as a
+/// debit; a ledger that lost more than its last line is refused. Both files copied back together
+/// from a backup are not seen: that is for whoever may write to this folder.
 ///
 /// One process at a time (flock). Not thread-safe.
 class Ledger {
  public:
-  /// Opens or begins the ledger of a data set, by its content hash (64 hexadecimal digits). kUnavailable: another process has it. kCorrupt: it was
-  /// changed or lost its end; nothing may be released until it is restored.
-  static Result<Ledger> open(const std::filesystem::path& dir, const std::string& dataset, const std::string& name,
-                             std::uint64_t records);
+  /// Opens or begins the ledger of a data set, by its content hash (64 hexadecimal digits).
+  /// kUnavailable: another process has it. kCorrupt: it was changed or lost its end; nothing may be
+  /// released until it is restored.
+  static Result<Ledger> open(const std::filesystem::path& dir, const std::string& dataset,
+                             const std::string& name, std::uint64_t records);
   ~Ledger();
   Ledger(Ledger&&) noexcept;
   Ledger& operator=(Ledger&&) = delete;
 
-  /// kRefused, and nothing is written, when it would spend more than the budget. Any other error: it may
-  /// or may not be written, and this object takes no more debits (a failed sync is not tried again).
+  /// kRefused, and nothing is written, when it would spend more than the budget. Any other error:
+  /// it may or may not be written, and this object takes no more debits (a failed sync is not tried
+  /// again).
   Result<void> debit(const Debit& debit, const Budget& budget);
   /// What debit would answer, of this release `times` over; writes nothing.
-  Result<void> affordable(const Mechanism& release, std::uint64_t times, const Budget& budget) const;
+  Result<void> affordable(const Mechanism& release, std::uint64_t times,
+                          const Budget& budget) const;
   const LedgerState& state() const { return state_; }
 
  private:

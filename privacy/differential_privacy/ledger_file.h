@@ -27,6 +27,7 @@ struct ParsedLedger {
   std::optional<std::string> replay;  ///< a line that the head has and the file has not
 };
 /// `dataset`: from the file's name. Error: kCorrupt, naming line and way out.
-Result<ParsedLedger> parse_ledger(const std::string& dataset, std::string_view ledger, std::string_view head);
+Result<ParsedLedger> parse_ledger(const std::string& dataset, std::string_view ledger,
+                                  std::string_view head);
 
 }  // namespace preceptor::privacy

@@ -39,10 +39,11 @@ class RandomSource {
   std::size_t next_;
 };
 
-/// RAND_priv_bytes of OpenSSL, an AES-256-CTR generator seeded by the kernel; each answer is checked.
+/// RAND_priv_bytes of OpenSSL, an AES-256-CTR generator seeded by the kernel; each answer is
+/// checked.
 std::unique_ptr<RandomSource> secret_source();
-/// A seeded stream: the same noise each time, so no protection. For tests, and for simulations, whose
-/// reports say so.
+/// A seeded stream: the same noise each time, so no protection. For tests, and for simulations,
+/// whose reports say so.
 std::unique_ptr<RandomSource> seeded_source(RandomStream stream);
 
 }  // namespace preceptor::privacy

@@ -8,16 +8,18 @@
 namespace preceptor::privacy {
 
 /// One node's share of the noise on a sum of integer vectors modulo 2^r, added before it is masked.
-/// Sized for the fewest honest nodes that a sum can have: each adds variance σ²/honest, so that what
-/// they add together has σ² even when every other node adds none. More nodes only add more noise.
-/// Immutable; shared by threads.
+/// Sized for the fewest honest nodes that a sum can have: each adds variance σ²/honest, so that
+/// what they add together has σ² even when every other node adds none. More nodes only add more
+/// noise. Immutable; shared by threads.
 class RingNoise {
  public:
-  /// total_deviation: σ wanted in the sum, in integer steps. noise: an integer one. kInvalid where its
-  /// sampler cannot.
+  /// total_deviation: σ wanted in the sum, in integer steps. noise: an integer one. kInvalid where
+  /// its sampler cannot.
   static Result<RingNoise> create(Noise noise, double total_deviation, std::uint32_t honest);
 
-  double share() const { return std::sqrt(sampler_->variance()); }  ///< deviation of one node's noise, at least σ/√honest
+  double share() const {
+    return std::sqrt(sampler_->variance());
+  }  ///< deviation of one node's noise, at least σ/√honest
   std::uint32_t honest() const { return honest_; }
   /// Of the noise in a sum of so many nodes, for the inequality of the modulus.
   double deviation(std::uint32_t nodes) const { return share() * std::sqrt(double(nodes)); }
@@ -35,8 +37,9 @@ class RingNoise {
   std::shared_ptr<const IntegerSampler> sampler_;
 };
 
-/// The largest sum of `nodes` vectors whose elements are within ±weight·limit, with noise of this total
-/// deviation: nodes·weight·limit + 6 σ. A sum wraps (2e-9 an element) unless 2^(r-1) is above it.
+/// The largest sum of `nodes` vectors whose elements are within ±weight·limit, with noise of this
+/// total deviation: nodes·weight·limit + 6 σ. A sum wraps (2e-9 an element) unless 2^(r-1) is above
+/// it.
 double ring_room(double nodes, double weight, double limit, double deviation);
 /// The smallest r with 2^(r-1) > room, or kInvalid when it is above 32.
 Result<int> ring_bits_for(double room);
