@@ -91,6 +91,7 @@ class Federation {
   std::map<std::string, std::string> stops;
   std::map<std::string, transport::SiteReport> reports;
   std::vector<transport::Message> up;  ///< all that sites said
+  bool durable = false;  ///< sites keep their sessions in files
   std::unique_ptr<test::TempDir> folder;
 
  private:
@@ -100,7 +101,7 @@ class Federation {
     transport::Message message;
   };
   void open_session(const std::string& name) {
-    sessions_.try_emplace(name, 10, node::MaskingPlace{name, signers_.at(name), roster_, *folder / name}, limits);
+    sessions_.try_emplace(name, 10, node::MaskingPlace{name, signers_.at(name), roster_, durable ? *folder / name : std::filesystem::path()}, limits);
   }
   void connect(const std::string& name) {
     tell_coordinator(coordinator::Came{name});
@@ -277,6 +278,7 @@ TEST(MaskedRounds, SurviveABrokenConnectionAtEveryMessage) {
 TEST(MaskedRounds, SurviveADaemonsRestartAtEveryMessageWithTheSameBytes) {
   Federation federation(4);
   federation.options.rounds = 1;
+  federation.durable = true;
   const auto unbroken = federation.run(true);
   int total = 0;
   federation.fate = [&](const std::string& site, bool, const transport::Message& message) {
