@@ -14,10 +14,15 @@ Result<std::unique_ptr<PrivacyGuard>> PrivacyGuard::create(const Plan& plan, con
   const bool statistics = std::ranges::any_of(student.pieces(), [](const Piece& piece) { return is_statistic(piece.role); });
   TRY(check_privacy(dp, plan.update, plan.training, statistics));
   if (!dp.on()) return nullptr;
-  // Whoever sees each update by itself sees it with its own share of the noise alone.
-  if (dp.distributed() && dp.honest > 1 && !place.simulated)
-    return fail(Code::kRefused, "it counts on the noise of {} nodes, but no mask hides this site's words from the coordinator; set privacy.differential_privacy.honest: 1",
-                dp.honest);
+  // Whoever sees an update by itself sees it with its own share of the noise alone; under masks nobody sees less than the sum
+  // of k_min nodes (Party::fewest), of whom all but the colluders are honest.
+  const auto& masking = plan.privacy.secure_aggregation;
+  const int together = masking.masked() ? masking.k_min - masking.colluders : 1;
+  if (dp.distributed() && dp.honest > together && !place.simulated)
+    return fail(Code::kRefused,
+                "it counts on the noise of {} nodes, and what the coordinator opens is sure to hold that of {}; set privacy.differential_privacy.honest, or "
+                "privacy.secure_aggregation",
+                dp.honest, together);
   if (place.ledgers.empty()) return fail(Code::kRefused, "this site keeps no ledger, so nothing with a privacy budget may leave it");
   std::unique_ptr<PrivacyGuard> guard(new PrivacyGuard(plan, place));
   TRY(dp.distributed() ? guard->set_distributed(plan, student) : guard->set_local(plan, train.size()));

@@ -104,7 +104,7 @@ TEST_F(PrivacyGuardTest, EachRuleOfDistributedNoiseRefusesByName) {
   distribute();
   limits.epsilon_max = 1e6;
   EXPECT_EQ(refusal(), "");
-  plan.update.profile = "custom";
+  plan.update.profile = "plain";
   EXPECT_THAT(refusal(), HasSubstr("update.profile: secure"));
   plan.update.profile = "secure";
   plan.update.ring.weights = "capped";
@@ -120,7 +120,15 @@ TEST_F(PrivacyGuardTest, EachRuleOfDistributedNoiseRefusesByName) {
   EXPECT_THAT(refusal(), HasSubstr("limits.privacy.honest_max"));
   limits.honest_max = 3;
   EXPECT_EQ(refusal(), "");
-  EXPECT_THAT(refusal(/*simulated=*/false), HasSubstr("no mask hides"));
+  EXPECT_THAT(refusal(/*simulated=*/false), HasSubstr("is sure to hold that of 1;"));
+  auto& masking = plan.privacy.secure_aggregation;
+  masking.mode = "masked";
+  masking.k_min = 5;
+  masking.colluders = 2;
+  EXPECT_EQ(refusal(/*simulated=*/false), "") << "three of five are honest";
+  masking.colluders = 3;
+  EXPECT_THAT(refusal(/*simulated=*/false), HasSubstr("is sure to hold that of 2;"));
+  masking.mode = "off";
   dp().mode = "record-distributed";
   plan.update.ring.error_feedback = true;
   EXPECT_THAT(refusal(), HasSubstr("update.ring.error_feedback"));

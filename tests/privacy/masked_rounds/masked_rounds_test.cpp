@@ -50,7 +50,7 @@ class Federation {
     auto& sum = masked ? static_cast<coordinator::RoundSum&>(hidden) : plain;
     const auto start = made_delta(space, 99);
     const auto bytes = std::as_bytes(std::span(start));
-    Coordinator machine(Coordinator::Job{"plan", 1, options, space, &sum, std::make_shared<Bytes>(bytes.begin(), bytes.end()), nullptr});
+    Coordinator machine(Coordinator::Job{"plan", 1, options, space, &sum, nullptr, std::make_shared<Bytes>(bytes.begin(), bytes.end()), nullptr});
     machine_ = &machine;
     masked_ = masked;
     records.clear();
@@ -157,7 +157,7 @@ class Federation {
         RandomStream random(7, name, {train->round});
         for (auto& value : delta) value = float(0.01 * random.normal() - 0.1 * value);
         const auto samples = 10 + std::uint64_t(name.back() - '0');
-        tell(name, node::Trained{train->round, secret(ring, delta, samples, train->round), 0, "", true});
+        tell(name, node::Trained{train->round, secret(ring, delta, samples, train->round), 0, "", {}, true});
       }
       if (std::get_if<node::Judge>(&effect)) {
         transport::SiteReport report;
