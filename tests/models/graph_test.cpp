@@ -78,7 +78,7 @@ TEST(Graph, ABatchNormBehindAConvolutionThatOthersReadStays) {
       return (norm_(y) + y).mean({2, 3});
     }
     Conv2d conv_;
-    torch::nn::BatchNorm2d norm_;
+    BatchNorm2d norm_;
   } network;
   network.eval();
   torch::NoGradGuard no_grad;
