@@ -103,7 +103,7 @@ TEST(Simulation, AMaskedRunGivesTheModelOfTheUnmaskedOne) {
   EXPECT_EQ(a.summary["model_hash"], b.summary["model_hash"]);
   EXPECT_EQ(b.summary["void_rounds"], 0);
   EXPECT_EQ(b.summary["sites"][0]["verdict"], "kept at the site");
-  const auto rounds = [](const Run& done) { return *read_text(done.file("rounds.jsonl"), 1 << 20); };
+  const auto rounds = [](const auto& done) { return *read_text(done.file("rounds.jsonl"), 1 << 20); };
   const auto first = [](const std::string& lines) { return Json::parse(lines.substr(0, lines.find('\n'))); };
   EXPECT_EQ(first(rounds(a))["train_loss"], first(rounds(b))["train_loss"]) << "the totals are summed under masks, too";
   EXPECT_EQ(first(rounds(a))["pooled_auc"], first(rounds(b))["pooled_auc"]);

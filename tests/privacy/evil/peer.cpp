@@ -97,7 +97,7 @@ int run_coordinator(const transport::TlsFiles& files, const std::string& rule) {
   options.join_deadline = 60s;
   const auto start = made_delta(kSpace, 99);
   const auto bytes = std::as_bytes(std::span(start));
-  coordinator::Coordinator machine({"plan", 1, options, kSpace, &sum, std::make_shared<Bytes>(bytes.begin(), bytes.end()), nullptr});
+  coordinator::Coordinator machine({"plan", 1, options, kSpace, &sum, nullptr, std::make_shared<Bytes>(bytes.begin(), bytes.end()), nullptr});
   transport::ListenOptions listen;
   listen.endpoint = "127.0.0.1:0";
   listen.tls = files;
@@ -177,7 +177,7 @@ int run_node(const transport::TlsFiles& files, const std::string& port, const st
       if (std::holds_alternative<node::ReadPlan>(effect)) step(node::PlanReady{true, "", "", 0, terms()});
       if (auto* train = std::get_if<node::Train>(&effect)) {
         const auto delta = made_delta(kSpace, sha256(signer->name())[0] == std::byte{0} ? 1 : std::to_integer<std::uint64_t>(sha256(signer->name())[0]));
-        step(node::Trained{train->round, coordinator::test::secret(kRing, delta, 10, train->round), 0, "", true});
+        step(node::Trained{train->round, coordinator::test::secret(kRing, delta, 10, train->round), 0, "", {}, true});
       }
       if (std::holds_alternative<node::Judge>(effect)) step(node::Judged{{}, ""});
       if (auto* settle = std::get_if<node::Settle>(&effect)) say("update {}: {}", settle->accepted ? "counts" : "is lost", settle->why);
