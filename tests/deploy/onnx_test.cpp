@@ -108,7 +108,7 @@ TEST(Onnx, OfAShallowNetworkInEightBitsGivesOurLogits) {
       return head(y.flatten(2).transpose(1, 2)).mean(1);
     }
     models::Conv2d first = models::conv(1, 8, 3), depthwise = models::conv(8, 8, 3, 2, 8);
-    auto norm = models::norm(8);
+    models::BatchNorm2d norm = models::norm(8);
     models::Linear head{8, 3};
   } network;
   torch::NoGradGuard no_grad;
