@@ -94,7 +94,7 @@ INSTANTIATE_TEST_SUITE_P(Rules, EvilNode,
                                          Rule{"forged-confirmation", "hospital-2: signature does not verify"},
                                          Rule{"wrong-kind", "the wrong kind of share of hospital-1"}, Rule{"repeated-unmask", "two shares of hospital-1"},
                                          Rule{"lying-share", "lied hospital-2: hospital-2 holds a share of hospital-1 that disagrees"},
-                                         Rule{"size", "missing hospital-2: refused: "}, Rule{"loss-in-the-clear", "states its images or its loss in the clear"},
+                                         Rule{"size", "missing hospital-2: refused: "}, Rule{"loss-in-the-clear", "states its images, loss or fidelity in the clear"},
                                          Rule{"two-stories", "equivocation: a second, different Advertisement"}),
                          name_of);
 
