@@ -79,6 +79,27 @@ TEST(SecureAggregation, ThirtyTwoMembersOfWhomTwelveFallSilent) {
   EXPECT_EQ(outcome->sum, run.plain());
 }
 
+TEST(SecureAggregation, SumIsExactOrThereIsNoneUpToThirtyTwoMembers) {
+  RandomStream random(4, "large cohorts");
+  int opened = 0;
+  for (int round = 0; round < 12; ++round) {
+    const int n = 13 + int(random.below(20)), f = int(random.below(std::uint64_t(n / 5) + 1));
+    Consortium consortium(n);
+    const auto context = consortium.context(f, round % 2 ? Suite::kP256Aes256 : Suite::kX25519ChaCha20, 20, 16);
+    Trial run{consortium, context, random_inputs(context, std::uint64_t(round))};
+    for (int i = 0; i < n; ++i) run.silent_from.push_back(random.below(4) == 0 ? int(random.below(5)) : kNever);
+    run.order = random.bits64();
+    const auto outcome = run();
+    const bool opens = run.past(kBeforeWords) >= std::max(context.k_min, context.threshold) && run.past(kBeforeUnmask) >= context.threshold;
+    ASSERT_EQ(outcome.has_value(), opens) << n << " members, f = " << f;
+    if (!opens) continue;
+    ASSERT_EQ(outcome->sum, run.plain()) << n << " members, f = " << f;
+    ++opened;
+  }
+  EXPECT_GE(opened, 4);
+  EXPECT_LT(opened, 12) << "some were too few";
+}
+
 TEST(SecureAggregation, ThresholdsAreThoseOfTheTable) {
   const int rows[][3] = {{3, 0, 2}, {5, 1, 4}, {8, 2, 6}, {10, 2, 7}, {16, 3, 10}, {20, 4, 13}, {32, 6, 20}};
   for (const auto& [n, f, t] : rows) {
