@@ -28,7 +28,7 @@ chains:
     steps:
       - {step: distil, model: {name: mobilenet_v2, width: 0.35, stem: small}, training: {epochs: 1, batch: 16}}
       - {step: prune, prune: {ratio: 0.3, round_to: 4}, training: {epochs: 1, batch: 16}}
-      - {step: quantise, quantise: {budget: 1}}
+      - {step: quantise, quantise: {budget: 1000}}
   - name: low-rank
     steps:
       - {step: factorise, factorise: {energy: 0.8}}
