@@ -48,8 +48,6 @@ Result<Plan> read_plan(const std::string& text, const data::Splits& data) {
   if (plan.update.profile == "secure" && plan.update.ring.histograms != (scores ? int(histograms) : 0))
     return fail(Code::kRefused, "its totals hold {} score histograms; data of {} classes have {}", plan.update.ring.histograms,
                 train.classes.size(), scores ? histograms : 0);
-  if (plan.update.profile == "secure" && plan.update.ring.fidelity && plan.privacy.differential_privacy.on())
-    return fail(Code::kRefused, "it asks for the codec's fidelity, which no noise covers, beside private updates; set update.ring.fidelity: false");
   if (plan.distillation.from != "none") TRY(distill::check(plan.distillation.loss, task.classes, /*in_rounds=*/true));
   return plan;
 }

@@ -31,6 +31,7 @@ inline Result<void> check_privacy(const privacy::DifferentialPrivacyOptions& dp,
   if (dp.of_records() && statistics)
     return fail(Code::kRefused, "the student's batch norms have statistics of images, which get no noise; set student.model.normalisation: group");
   if (secure && ring.histograms > 0) return fail(Code::kRefused, "update.ring.histograms: score histograms get no noise; 0 is allowed");
+  if (secure && ring.fidelity) return fail(Code::kRefused, "update.ring.fidelity: what the codec leaves of an update gets no noise; set it to false");
   if (!dp.distributed()) return {};
   if (!secure) return fail(Code::kRefused, "privacy.differential_privacy.mode: {} adds noise to integers; set update.profile: secure", dp.mode);
   if (ring.weights != "none") return fail(Code::kRefused, "update.ring.weights: {} tells of a hospital's images without noise; set it to none", ring.weights);

@@ -41,9 +41,7 @@ class Cast16 : public Codec {
 
   Result<void> decode(Packet& packet, std::size_t max_values) const override {
     ByteReader reader(packet.bytes);
-    const auto n = TRY(reader.varint());
-    if (n > max_values)
-      return fail(Code::kCorrupt, "cast16: {} values in a tile of {}", n, max_values);
+    const auto n = TRY(take_count(reader, max_values, "cast16"));
     const auto low = TRY(reader.take(n)), high = TRY(reader.take(n));
     packet.values.resize(n);
     for (std::size_t i = 0; i < n; ++i) {

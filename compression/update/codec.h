@@ -48,6 +48,11 @@ class Codec {
   virtual std::size_t size_bound(std::size_t values, std::size_t bytes) const = 0;
 };
 
+/// How many values a stage's head announces. Error: kCorrupt, more than a tile has.
+Result<std::size_t> take_count(ByteReader& reader, std::size_t max_values, const char* codec);
+/// The i-th of a row of bf16 scales. Error: kCorrupt, negative or not finite.
+Result<float> scale_at(std::span<const std::byte> scales, std::size_t i, const char* codec);
+
 /// A codec's own keys, as they stand in YAML and travel in a plan.
 using CodecSettings = std::map<std::string, std::string>;
 using CodecFactory = std::function<Result<std::unique_ptr<Codec>>(const CodecSettings&)>;

@@ -89,9 +89,7 @@ class Eden : public Codec {
 
   Result<void> decode(Packet& packet, std::size_t max_values) const override {
     ByteReader reader(packet.bytes);
-    const auto n = TRY(reader.varint());
-    if (n > max_values)
-      return fail(Code::kCorrupt, "eden: {} values in a tile of {}", n, max_values);
+    const auto n = TRY(take_count(reader, max_values, "eden"));
     const auto seed = TRY(reader.get<std::uint64_t>());
     const auto stride = plane_bytes(n);
     if (reader.left() < stride * quantiser_.bits)  // before anything is made of n

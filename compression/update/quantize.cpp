@@ -76,9 +76,7 @@ class Quantize : public Codec {
 
   Result<void> decode(Packet& packet, std::size_t max_values) const override {
     ByteReader reader(packet.bytes);
-    const auto n = TRY(reader.varint());
-    if (n > max_values)
-      return fail(Code::kCorrupt, "{}: {} values in a tile of {}", name_, n, max_values);
+    const auto n = TRY(take_count(reader, max_values, name_));
     const auto scales = TRY(reader.take(blocks(n) * sizeof(std::uint16_t)));
     const auto packed = TRY(reader.take(padded(n) * bits_ / 8));
     const auto codes = unpack_codes(packed, bits_);
@@ -86,12 +84,9 @@ class Quantize : public Codec {
                               [](auto code) { return code != std::byte{0}; });
     packet.values.resize(n);
     for (std::size_t at = 0, i = 0; at < n; at += block_, ++i) {
-      std::uint16_t bits;
-      std::memcpy(&bits, scales.data() + i * sizeof bits, sizeof bits);
-      if (bits > 0x7f7f)
-        return fail(Code::kCorrupt, "{}: a scale that is negative or not finite", name_);
+      const auto scale = TRY(scale_at(scales, i, name_));
       const auto end = std::min(n, at + block_);
-      broken |= values_of_codes(std::span(codes).subspan(at, end - at), levels_, from_bf16(bits),
+      broken |= values_of_codes(std::span(codes).subspan(at, end - at), levels_, scale,
                                 packet.values.data() + at) > 2 * levels_;
     }
     if (broken)  // codes above 2 Q, and padding other than zero, stand for nothing

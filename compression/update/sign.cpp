@@ -47,9 +47,7 @@ class Sign : public Codec {
 
   Result<void> decode(Packet& packet, std::size_t max_values) const override {
     ByteReader reader(packet.bytes);
-    const auto n = TRY(reader.varint());
-    if (n > max_values)
-      return fail(Code::kCorrupt, "sign: {} values in a tile of {}", n, max_values);
+    const auto n = TRY(take_count(reader, max_values, "sign"));
     const auto scales = TRY(reader.take((n + bucket_ - 1) / bucket_ * sizeof(std::uint16_t)));
     const auto signs = TRY(reader.take(plane_bytes(n)));
     if (n % 8 != 0 && std::to_integer<unsigned>(signs.back()) >> n % 8 != 0)
@@ -58,11 +56,8 @@ class Sign : public Codec {
     std::ranges::copy(signs, plane.begin());
     packet.values.resize(n);
     for (std::size_t at = 0, i = 0; at < n; at += bucket_, ++i) {
-      std::uint16_t bits;
-      std::memcpy(&bits, scales.data() + i * sizeof bits, sizeof bits);
-      if (bits > 0x7f7f)
-        return fail(Code::kCorrupt, "sign: a scale that is negative or not finite");
-      dequantise_planes(kSigns, packet.values, at, std::min(n, at + bucket_), from_bf16(bits),
+      const auto scale = TRY(scale_at(scales, i, "sign"));
+      dequantise_planes(kSigns, packet.values, at, std::min(n, at + bucket_), scale,
                         plane.data(), 0);
     }
     packet.drop_front(reader.left());

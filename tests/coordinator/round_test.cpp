@@ -1,98 +1,16 @@
-#include "coordinator/round.h"
-
-#include <set>
-
-#include "tests/coordinator/made.h"
+#include "tests/coordinator/round_fixture.h"
 
 namespace preceptor::coordinator {
 namespace {
 
 using namespace std::chrono_literals;
-using test::encoded;
-using test::made_codec;
-using test::made_delta;
-using test::made_space;
-using test::sent;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::Pair;
 using testing::SizeIs;
 using testing::UnorderedElementsAre;
-using transport::Accepted;
-using transport::Chunk;
-using transport::Fetch;
-using transport::kChunkBytes;
-using transport::Refused;
-using transport::RoundStart;
-using transport::UpdateOffer;
-
-/// What a site has to give: its update and the offer of it.
-struct Gift {
-  transport::BlobShelf shelf;
-  UpdateOffer offer;
-};
-
-class RoundTest : public testing::Test {
- protected:
-  explicit RoundTest(std::int64_t floats = 64) : space(made_space(floats)) {}
-
-  Round round_of(Cohort cohort, RoundOptions options = {}) {
-    options.deadline = 100s;
-    return Round(3, std::move(cohort), options, downlink, space.architecture_hash(), sum, start);
-  }
-  Gift gift(Bytes update, std::uint64_t samples, double loss = 0.5) const {
-    Gift made;
-    const auto size = update.size();
-    const auto digest = made.shelf.put(std::make_shared<const Bytes>(std::move(update)));
-    made.offer = {3, digest, size, space.architecture_hash(), samples, loss};
-    return made;
-  }
-  Gift good(std::uint64_t seed, std::uint64_t samples, double loss = 0.5) const {
-    return gift(encoded(codec, made_delta(space, seed)), samples, loss);
-  }
-  /// Answers what the round asks of this peer until it asks no more. Returns all that it said but
-  /// the questions to this peer.
-  static Round::Sends serve(Round& round, const std::string& peer, const Gift& from,
-                            Round::Sends sends) {
-    Round::Sends others;
-    std::deque<Round::Send> queue(sends.begin(), sends.end());
-    while (!queue.empty()) {
-      const auto send = queue.front();
-      queue.pop_front();
-      const auto* fetch = std::get_if<Fetch>(&send.message);
-      if (!fetch || send.peer != peer) {
-        others.push_back(send);
-        continue;
-      }
-      for (auto& next : round.arrived(peer, from.shelf.serve(*fetch).value()))
-        queue.push_back(next);
-    }
-    return others;
-  }
-  static Round::Sends give(Round& round, const std::string& peer, const Gift& from) {
-    return serve(round, peer, from, round.offered(peer, from.offer));
-  }
-  /// The one refusal among the sends.
-  static std::string refusal(const Round::Sends& sends, const std::string& peer) {
-    const auto all = sent<Refused>(sends, peer);
-    EXPECT_THAT(all, SizeIs(1));
-    return all.empty() ? "" : all.front().reason;
-  }
-  std::vector<float> mean() const {
-    std::vector<float> values(space.size());
-    sum.apply(values, 1);
-    return values;
-  }
-
-  ParameterSpace space;
-  compression::UpdateCodec codec = made_codec(space);
-  PlainSum sum{codec, space.size()};
-  transport::BlobShelf shelf;
-  const Downlink downlink{nullptr, 1, shelf, std::make_shared<const Bytes>(1234, std::byte{1})};
-  const Digest model = downlink.digest();
-  const Time start = 1000s, end = 1100s;
-};
+using namespace test;
 
 TEST_F(RoundTest, InvitesTheWholeCohortWithTheTimeThatIsLeft) {
   const auto round = round_of({{"a", 10}, {"b", 20}});
@@ -369,90 +287,6 @@ TEST_F(RoundTest, ASiteThatLeavesTheQueueLosesItsTurnAndGetsAnother) {
   round.came("b");
   EXPECT_THAT(sent<Accepted>(give(round, "b", b), "b"), SizeIs(1));
   EXPECT_EQ(round.close(start).outcome, "complete");
-}
-
-/// An update of seven pieces.
-class LongUploadTest : public RoundTest {
- protected:
-  LongUploadTest() : RoundTest(420'000) {}
-};
-
-TEST_F(LongUploadTest, AsksForAWindowOfPiecesAtATimeAndForEveryByteOnce) {
-  auto round = round_of({{"a", 10}});
-  const auto mine = good(1, 10);
-  auto open = sent<Fetch>(round.offered("a", mine.offer));
-  EXPECT_THAT(open, SizeIs(transport::BlobReceiver::kWindow));
-  std::uint64_t asked = 0;
-  for (std::size_t i = 0; i < open.size(); ++i) {
-    const auto fetch = open[i];
-    EXPECT_EQ(fetch.offset, asked);
-    asked += fetch.length;
-    for (const auto& next : sent<Fetch>(round.arrived("a", mine.shelf.serve(fetch).value())))
-      open.push_back(next);
-    EXPECT_LE(open.size() - i - 1, transport::BlobReceiver::kWindow);
-  }
-  EXPECT_EQ(asked, mine.offer.update_bytes);
-  EXPECT_EQ(round.close(start).outcome, "complete");
-}
-
-TEST_F(LongUploadTest, GoesOnAtTheNextMissingByteAfterADisconnection) {
-  auto round = round_of({{"a", 10}});
-  const auto mine = good(1, 10);
-  const auto open = sent<Fetch>(round.offered("a", mine.offer));
-  for (int i = 0; i < 3; ++i) round.arrived("a", mine.shelf.serve(open[i]).value());
-  round.left("a", "connection reset");
-  EXPECT_FALSE(round.over(end - 1s));
-  round.came("a");
-  const auto sends = round.offered("a", mine.offer);
-  const auto resumed = sent<Fetch>(sends, "a");
-  ASSERT_THAT(resumed, SizeIs(transport::BlobReceiver::kWindow));
-  EXPECT_EQ(resumed.front().offset, 3 * kChunkBytes);
-  EXPECT_THAT(sent<Accepted>(serve(round, "a", mine, sends), "a"), SizeIs(1));
-  Accumulator whole(space.size());
-  ASSERT_TRUE(whole.fold(codec, encoded(codec, made_delta(space, 1)), 10, 1000));
-  std::vector<float> values(space.size());
-  whole.apply(values, 1);
-  EXPECT_EQ(mean(), values);
-}
-
-TEST_F(LongUploadTest, AnOfferRepeatedOnANewConnectionResumesEvenIfTheOldOnesEndWasNotSeen) {
-  auto round = round_of({{"a", 10}});
-  const auto mine = good(1, 10);
-  const auto open = sent<Fetch>(round.offered("a", mine.offer));
-  round.arrived("a", mine.shelf.serve(open[0]).value());
-  const auto resumed = sent<Fetch>(round.offered("a", mine.offer), "a");
-  ASSERT_FALSE(resumed.empty());
-  EXPECT_EQ(resumed.front().offset, kChunkBytes);
-}
-
-TEST_F(LongUploadTest, AnotherUpdateAfterADisconnectionStartsAtTheFirstByte) {
-  auto round = round_of({{"a", 10}});
-  const auto first = good(1, 10), second = good(2, 10);
-  const auto open = sent<Fetch>(round.offered("a", first.offer));
-  round.arrived("a", first.shelf.serve(open[0]).value());
-  round.left("a", "crashed");
-  const auto sends = round.offered("a", second.offer);
-  EXPECT_EQ(sent<Fetch>(sends, "a").front().offset, 0u);
-  EXPECT_THAT(sent<Accepted>(serve(round, "a", second, sends), "a"), SizeIs(1));
-}
-
-TEST_F(LongUploadTest, KeepsNoMorePartsOfSitesThatLeftThanThereAreSlots) {
-  auto round = round_of({{"a", 10}, {"b", 10}, {"c", 10}}, {.uploads = 2});
-  std::map<std::string, Gift> gifts;
-  const auto start_and_leave = [&](const std::string& peer) {
-    gifts[peer] = good(gifts.size(), 10);
-    const auto open = sent<Fetch>(round.offered(peer, gifts[peer].offer), peer);
-    round.arrived(peer, gifts[peer].shelf.serve(open.at(0)).value());
-    round.left(peer, "gone");
-  };
-  for (const auto* peer : {"a", "b", "c"}) start_and_leave(peer);
-  const auto offset = [&](const std::string& peer) {
-    return sent<Fetch>(round.offered(peer, gifts[peer].offer), peer).at(0).offset;
-  };
-  EXPECT_EQ(offset("a"), kChunkBytes);
-  EXPECT_EQ(offset("b"), kChunkBytes);
-  round.left("a", "gone");
-  EXPECT_EQ(offset("c"), 0u) << "three parts would be kept with two slots";
 }
 
 }  // namespace

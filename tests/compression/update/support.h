@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "common/hash.h"
-#include "compression/update/pipeline.h"
+#include "compression/update/update.h"
 
 namespace preceptor::compression::test {
 
@@ -75,5 +75,15 @@ inline std::string describe(const std::vector<CodecSettings>& stages) {
   }
   return text.empty() ? "fp32" : text;
 }
+
+inline UpdateOptions options_of(std::vector<CodecSettings> weights, bool feedback) {
+  UpdateOptions options;
+  options.weights = std::move(weights);
+  options.statistics = {};
+  options.error_feedback = feedback;
+  return options;
+}
+
+inline Result<void> ignore(std::size_t, std::span<const float>) { return {}; }
 
 }  // namespace preceptor::compression::test

@@ -24,6 +24,7 @@ class PrivacyGuardTest : public testing::Test {
     dp().sampling_rate = 0.1;
     plan.update.ring.max_nodes = 3;
     plan.update.ring.weights = "none";
+    plan.update.ring.fidelity = false;
   }
   privacy::DifferentialPrivacyOptions& dp() { return plan.privacy.differential_privacy; }
   void distribute() {
@@ -113,6 +114,9 @@ TEST_F(PrivacyGuardTest, EachRuleOfDistributedNoiseRefusesByName) {
   plan.update.ring.histograms = 1;
   EXPECT_THAT(refusal(), HasSubstr("update.ring.histograms"));
   plan.update.ring.histograms = 0;
+  plan.update.ring.fidelity = true;
+  EXPECT_THAT(refusal(), HasSubstr("update.ring.fidelity"));
+  plan.update.ring.fidelity = false;
   plan.update.ring.noise = 3;
   EXPECT_THAT(refusal(), HasSubstr("update.ring.noise is 3"));
   plan.update.ring.noise = 1e8;
