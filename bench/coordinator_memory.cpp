@@ -55,9 +55,10 @@ void run_sites(const Setting& s, int sites, const models::FlatModel& model) {
       const auto event = fake.done ? std::nullopt : fake.link->poll(0ms);
       if (!event) continue;
       const auto send = [&](const transport::Message& m) { fake.link->send("coordinator", m); };
-      if (std::holds_alternative<transport::Connected>(event->what)) send(transport::Hello{transport::kProtocolMinor, 100});
+      if (std::holds_alternative<transport::Connected>(event->what)) send(transport::Hello{});
       const auto* message = std::get_if<transport::Message>(&event->what);
       if (!message) continue;
+      if (std::holds_alternative<transport::Welcome>(*message)) send(transport::Ready{100});
       if (const auto* start = std::get_if<transport::RoundStart>(message)) {
         RandomStream random(start->round, "fake", {std::uint64_t(i)});
         for (auto& value : delta) value = float(random.uniform(-1e-3, 1e-3));

@@ -34,17 +34,21 @@ Effects Coordinator::step(const Event& event, Time now) {
   return std::move(effects_);
 }
 
-void Coordinator::hear(const std::string& peer, const Hello& hello, Time now) {
-  if (hello.train_samples > Accumulator::kMaxWeight) {  // its share of the cohort would make every round void
-    effects_.push_back(Cut{peer, fmt::format("it announces {} training images; at most {} can be weighed", hello.train_samples,
+void Coordinator::hear(const std::string& peer, const Hello&, Time) {
+  auto& site = sites_[peer];
+  site.here = true;
+  if (phase_ == Phase::kFinished || site.report) return send(peer, Goodbye{"the job is over"});
+  send(peer, Welcome{kProtocolMinor, job_.plan});
+}
+
+void Coordinator::hear(const std::string& peer, const Ready& ready, Time now) {
+  if (ready.train_samples > Accumulator::kMaxWeight) {  // its share of the cohort would make every round void
+    effects_.push_back(Cut{peer, fmt::format("it announces {} training images; at most {} can be weighed", ready.train_samples,
                                              Accumulator::kMaxWeight)});
     return;
   }
-  auto& site = sites_[peer];
-  site.here = true;
-  site.samples = hello.train_samples;
-  if (phase_ == Phase::kFinished || site.report) return send(peer, Goodbye{"the job is over"});
-  send(peer, Welcome{kProtocolMinor, job_.plan});
+  sites_[peer].samples = ready.train_samples;
+  if (phase_ == Phase::kFinished) send(peer, Goodbye{"the job is over"});
   if (phase_ == Phase::kRound && round_->invited(peer)) send(round_->invite(peer, now));
   if (phase_ == Phase::kReporting) send(peer, finish_message());
 }
@@ -146,7 +150,7 @@ void Coordinator::close_round(Time now) {
     const auto exact = downlink_->exact();
     job_.sum->apply(exact, job_.options.learning_rate);
     repair_variances(job_.space, exact);
-    downlink_->publish(record.round);
+    downlink_->publish(record.round, job_.options.downlink.mode == "sum" ? job_.sum->published() : std::nullopt);
   }
   phase_ = Phase::kEvaluating;
   effects_.push_back(Evaluate{std::move(record), model()});

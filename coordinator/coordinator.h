@@ -49,7 +49,7 @@ class Coordinator {
     RoundOptions options;
     ParameterSpace space;
     RoundSum* sum = nullptr;  ///< of the plan's wire profile; outlives the coordinator
-    const compression::ModelDelta* downlink = nullptr;  ///< null: every version of the model travels whole; else outlives this
+    const compression::ModelDelta* downlink = nullptr;  ///< of downlink.mode: delta, else null; outlives this
     transport::Blob initial;  ///< the student that round 1 starts from
     transport::Blob teacher;  ///< null, or what the plan's teacher reference names
   };
@@ -74,6 +74,7 @@ class Coordinator {
     std::optional<transport::SiteReport> report;
   };
   void hear(const std::string& peer, const transport::Hello& hello, Time now);
+  void hear(const std::string& peer, const transport::Ready& ready, Time now);
   void hear(const std::string& peer, const transport::Fetch& fetch, Time now);
   void hear(const std::string& peer, const transport::Chunk& chunk, Time now);
   void hear(const std::string& peer, const transport::UpdateOffer& offer, Time now);

@@ -103,6 +103,7 @@ Result<std::unique_ptr<Job>> Job::prepare(const JobOptions& options, const std::
   job->federation_ = &federation;
   job->out_ = out;
   job->roster_ = std::move(roster);
+  TRY(job->settle_downlink());
   TRY(job->size_ring());
   TRY(privacy::derive_noise(job->options_.privacy.differential_privacy, options.federation.rounds, options.training.epochs));
   // Every node would refuse the plan for it.
@@ -118,12 +119,13 @@ Result<std::unique_ptr<Job>> Job::prepare(const JobOptions& options, const std::
   const bool statistics = std::ranges::any_of(student.space().pieces(), [](const Piece& piece) { return is_statistic(piece.role); });
   TRY(check_privacy(job->options_.privacy.differential_privacy, job->options_.update, options.training, statistics));
   TRY(job->make_sum(student.space()));
-  if (options.federation.downlink.mode == "delta")
-    job->downlink_.emplace(TRY(compression::ModelDelta::create(options.federation.downlink, student.space())));
+  const auto& downlink = job->options_.federation.downlink;
+  if (downlink.mode == "delta") job->downlink_.emplace(TRY(compression::ModelDelta::create(downlink, student.space())));
 
   auto& plan = job->plan_;
-  plan = Plan{options.job, options.seed, options.federation.rounds, student.spec(), options.training, options.distillation,
-              job->options_.update, job->options_.privacy, {}, options.personalise_epochs, options.federation.downlink};
+  const auto initial = blob_of(student);
+  plan = Plan{options.job, options.seed, options.federation.rounds, student.spec(), hex(sha256(*initial)), options.training, options.distillation,
+              job->options_.update, job->options_.privacy, {}, options.personalise_epochs, downlink};
   transport::Blob teacher;
   if (options.distillation.from == "teacher") {
     if (!job->derived_->teacher || !job->derived_->teacher->model())
@@ -132,9 +134,23 @@ Result<std::unique_ptr<Job>> Job::prepare(const JobOptions& options, const std::
     teacher = blob_of(model);
     plan.teacher = {hex(sha256(*teacher)), teacher->size(), model.spec()};
   }
-  job->machine_ = std::make_unique<Coordinator>(Coordinator::Job{write_options(plan), options.seed, options.federation, student.space(),
-                                                                 job->sum_.get(), job->downlink_ ? &*job->downlink_ : nullptr, blob_of(student), teacher});
+  job->machine_ = std::make_unique<Coordinator>(Coordinator::Job{write_options(plan), options.seed, job->options_.federation, student.space(),
+                                                                 job->sum_.get(), job->downlink_ ? &*job->downlink_ : nullptr, initial, teacher});
   return job;
+}
+
+/// How models travel, where the options leave it open: where the coordinator sees sums only, the sites may as well see
+/// that it does with them what it says.
+Result<void> Job::settle_downlink() {
+  auto& downlink = options_.federation.downlink;
+  const bool everybody = options_.federation.cohort == 0;  // who sits out rounds has no model to start from
+  if (downlink.mode == "auto") downlink.mode = options_.privacy.secure_aggregation.masked() && everybody ? "sum" : "full";
+  downlink.rate = options_.federation.learning_rate;
+  if (downlink.mode != "sum") return {};
+  if (options_.update.profile != "secure") return fail(Code::kInvalid, "federation.downlink.mode: sum needs update.profile: secure");
+  if (!everybody)
+    return fail(Code::kInvalid, "federation.downlink.mode: sum has every site make the model from the last rounds' sums; set federation.cohort: 0");
+  return {};
 }
 
 /// Fills in what the secure profile derives from the federation's size; refuses before anything trains.
@@ -188,6 +204,7 @@ Result<void> Job::make_sum(const ParameterSpace& space) {
   plan.job = options_.job;
   plan.seed = options_.seed;
   plan.privacy = options_.privacy;
+  plan.downlink = options_.federation.downlink;
   auto context = session_context(plan, *ring_);
   const auto run = TRY(privacy::Secret<4>::random());  // tells this run's rounds from those of another run of the job
   std::memcpy(&context.attempt, run.view().data(), sizeof context.attempt);

@@ -74,6 +74,7 @@ class Job {
   Job() = default;
   /// What the rounds so far have spent at most, from what the plan says.
   nlohmann::ordered_json privacy_spent(int rounds) const;
+  Result<void> settle_downlink();
   Result<void> size_ring();
   Result<void> make_sum(const ParameterSpace& space);
   JobOptions options_;

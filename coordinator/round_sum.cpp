@@ -55,7 +55,9 @@ Result<std::optional<RoundSum::Told>> SecureSum::close() {
 }
 
 void SecureSum::apply(std::span<float> model, double rate) const {
-  for (std::size_t i = 0; i < model.size(); ++i) model[i] = float(double(model[i]) + rate * double(mean_[i]));
+  compression::move_by_mean(model, mean_, rate);
 }
+
+std::optional<Bytes> SecureSum::published() const { return sum_.publish().value(); }
 
 }  // namespace preceptor::coordinator

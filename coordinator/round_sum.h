@@ -40,6 +40,8 @@ class RoundSum {
 
   /// model[i] += rate · mean[i], after close.
   virtual void apply(std::span<float> model, double rate) const = 0;
+  /// What the sites need to do the same (compression::SumStep), after close; nothing, where a sum is not for their eyes.
+  virtual std::optional<Bytes> published() const { return std::nullopt; }
 };
 
 /// Decoded floats in fixed point, weighted by announced images. Offers carry weight and loss in the clear.
@@ -71,6 +73,7 @@ class SecureSum : public RoundSum {
   std::size_t max_nodes() const override { return std::size_t(codec_->options().max_nodes); }
   Result<std::optional<Told>> close() override;
   void apply(std::span<float> model, double rate) const override;
+  std::optional<Bytes> published() const override;
 
  protected:
   const compression::RingCodec* codec_;

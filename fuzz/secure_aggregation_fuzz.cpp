@@ -23,8 +23,8 @@ std::vector<std::vector<std::uint8_t>> seeds() {
   messages.emplace_back(Roll{{{1, advertisement()}, {2, advertisement()}}});
   messages.emplace_back(Shares{{{1, Bytes(kSealedShares, std::byte{5})}, {3, Bytes(kSealedShares, std::byte{6})}}});
   messages.emplace_back(Survivors{{1, 2, 3}, {4}});
-  messages.emplace_back(Confirmation{Bytes(64, std::byte{7})});
-  messages.emplace_back(Confirmations{{{1, Bytes(64, std::byte{8})}, {2, Bytes(70, std::byte{9})}}});
+  messages.emplace_back(Confirmation{true, Bytes(64, std::byte{7})});
+  messages.emplace_back(Confirmations{{{1, {false, Bytes(64, std::byte{8})}}, {2, {true, Bytes(70, std::byte{9})}}}});
   Unmask unmask;
   unmask.entries.push_back({1, ShareKind::kSeed, Secret<32>::of(digest)});
   unmask.entries.push_back({2, ShareKind::kMaskKey, Secret<32>::of(digest)});

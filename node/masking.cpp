@@ -11,7 +11,7 @@ constexpr std::uint64_t kMaxState = 64 << 20;
 
 Result<void> expect_same(const privacy::SessionContext& is, const privacy::SessionContext& expected, const transport::RoundStart& told) {
   if (is.job != expected.job || is.suite != expected.suite || is.vectors != expected.vectors || is.k_min != expected.k_min ||
-      is.colluders != expected.colluders)
+      is.colluders != expected.colluders || is.recomputed != expected.recomputed)
     return fail(Code::kRefused, "secure aggregation on other terms than the plan's");
   if (is.quantiser != expected.quantiser) return fail(Code::kRefused, "another quantiser than the plan's");
   if (is.round != told.round) return fail(Code::kRefused, "secure aggregation of round {}; this site was asked for round {}", is.round, told.round);
@@ -80,7 +80,7 @@ void Masking::end() {
   party_.reset();
 }
 
-Result<Bytes> Masking::mask(Bytes update) {
+Result<Bytes> Masking::mask(Bytes update, bool made_here) {
   if (party_->masked()) {
     if (masked_.empty()) return fail(Code::kRefused, "the masked update of this round is lost; it is spent");
     return masked_;
@@ -97,7 +97,7 @@ Result<Bytes> Masking::mask(Bytes update) {
   std::memcpy(totals.data(), update.data() + packed, 8 * totals.size());
   std::vector<privacy::Words> all{std::span(words)};
   if (!totals.empty()) all.push_back(std::span(totals));
-  const auto done = party_->mask(all);
+  const auto done = party_->mask(all, made_here);
   OPENSSL_cleanse(update.data(), update.size());
   TRY(done);
   masked_ = compression::pack_words(words, bits);

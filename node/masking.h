@@ -34,7 +34,8 @@ class Masking {
   /// Whether mask may be called for a round, or has been.
   bool ready(std::uint32_t round) const { return party_ && party_->context().round == round && (party_->ready() || party_->masked()); }
   /// packed words and totals (compression::RingCodec::pack) → the same under masks. Once masked, always these bytes.
-  Result<Bytes> mask(Bytes update);
+  /// made_here: Party::mask's `recomputed`.
+  Result<Bytes> mask(Bytes update, bool made_here);
   /// No round is left: wipes the party, also what is kept of it.
   void end();
 

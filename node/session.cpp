@@ -29,7 +29,7 @@ Effects Session::step(Event event, Time) {
   if (phase_ == Phase::kStopped) return {};
   if (std::holds_alternative<Connected>(event)) {
     connected_ = true;
-    send(Hello{kProtocolMinor, train_samples_});
+    send(Hello{kProtocolMinor});
   } else if (std::holds_alternative<Disconnected>(event)) {
     connected_ = false;
   } else if (auto* heard = std::get_if<Heard>(&event)) {
@@ -64,6 +64,7 @@ void Session::hear(Welcome& welcome) {
     return;
   }
   // A new connection in mid-job: what was under way goes on.
+  if (planned_) send(ready());
   if (receiver_) {
     receiver_->resume();
     ask();
@@ -76,13 +77,22 @@ void Session::plan_ready(PlanReady& answer) {
   if (!answer.accepted) return stop(false, "the plan is refused: " + answer.why);
   if (answer.masking)
     if (auto begun = masking_.begin(std::move(*answer.masking)); !begun) return stop(false, "the plan is refused: " + begun.error().message);
+  if (answer.sums) {
+    sum_bytes_ = answer.sums->bytes;
+    initial_ = parse_digest(answer.sums->initial);
+    if (!initial_) return stop(false, "the plan is refused: initial is not 64 hexadecimal digits");
+  }
   planned_ = true;
   phase_ = Phase::kReady;
+  send(ready());
   if (answer.teacher_sha256.empty()) return;
   teacher_ = parse_digest(answer.teacher_sha256);
   if (!teacher_) return stop(false, "the plan is refused: its teacher's sha256 is not 64 hexadecimal digits");
   fetch(*teacher_, answer.teacher_bytes);
 }
+
+/// Under masks nobody learns how many images a site has: its weight is in the sums.
+Ready Session::ready() const { return {masking_.on() ? std::min<std::uint64_t>(train_samples_, 1) : train_samples_}; }
 
 void Session::hear(RoundStart& start) {
   if (round_ && round_->round == start.round) return;  // repeated after a reconnect
@@ -107,16 +117,27 @@ void Session::take_up_work() {
   fetch_model();
 }
 
+/// Whether a patch may come behind others that have `bytes_before` together, the last of a round before `after`: each
+/// round moves the model once. All of them shorter than the model; sums as long as the plan says.
+bool Session::follows(const ModelPatch& patch, std::uint32_t after, std::uint64_t bytes_before) const {
+  const auto over = finish_ ? finish_->rounds + 1 : next_round_->round;
+  if (patch.round < after || patch.round >= over) return false;
+  if (sum_bytes_) return patch.bytes == *sum_bytes_;
+  return patch.bytes > 0 && patch.bytes < coming_->bytes - bytes_before;
+}
+
 /// By the cheapest way: it is here already, patches lead to it, or whole.
 void Session::fetch_model() {
-  if (held_ && held_digest_ == coming_->model) return use(held_);
+  if (held_ && held_digest_ == coming_->model) return use(held_, made_here_);
   const auto& patches = finish_ ? finish_->patches : next_round_->patches;
   const auto first = held_ ? std::ranges::find(patches, held_digest_, &ModelPatch::base) : patches.end();
   std::uint64_t bytes = 0;
   bool sound = first != patches.end();
+  auto after = held_round_;
   for (auto patch = first; patch != patches.end() && sound; ++patch) {
-    sound = patch->bytes > 0 && patch->bytes < coming_->bytes - bytes;
+    sound = follows(*patch, after, bytes);
     bytes += patch->bytes;
+    after = patch->round + 1;
   }
   if (!sound) return fetch_whole();
   coming_->patches.assign(first, patches.end());
@@ -160,21 +181,24 @@ void Session::arrived() {
     effects_.push_back(UseTeacher{std::move(bytes)});
     return;
   }
-  if (coming_->patches.empty()) return use(std::make_shared<const Bytes>(std::move(bytes)));
+  if (coming_->patches.empty()) return use(std::make_shared<const Bytes>(std::move(bytes)), coming_->model == initial_);
   coming_->deltas.push_back(std::move(bytes));
   if (coming_->deltas.size() < coming_->patches.size()) return fetch_patch();
-  effects_.push_back(Patch{held_, std::move(coming_->deltas), coming_->model});
+  effects_.push_back(Patch{held_, coming_->patches, std::move(coming_->deltas), coming_->model});
 }
 
 void Session::patched(Patched& answer) {
   if (!coming_ || phase_ != Phase::kReady) return;
-  if (answer.model) return use(std::move(answer.model));
+  if (answer.model) return use(std::move(answer.model), made_here_);
+  if (sum_bytes_) return stop(false, "the coordinator's model is not what its published sums make of this site's: " + answer.why);
   fetch_whole();
 }
 
-void Session::use(transport::Blob model) {
+void Session::use(transport::Blob model, bool made_here) {
   held_ = model;
   held_digest_ = coming_->model;
+  held_round_ = finish_ ? finish_->rounds + 1 : next_round_->round;
+  made_here_ = made_here;
   coming_.reset();
   if (finish_) {
     phase_ = Phase::kJudging;
@@ -197,7 +221,7 @@ void Session::trained(Trained& answer) {
 
 void Session::mask_if_ready() {
   if (phase_ != Phase::kMasking || !masking_.ready(unmasked_->round)) return;
-  auto masked = masking_.mask(std::move(unmasked_->update));
+  auto masked = masking_.mask(std::move(unmasked_->update), made_here_);
   if (masked) return offer_update(std::move(*masked));
   send(Refused{unmasked_->round, masked.error().message});
   settle(false, masked.error().message);

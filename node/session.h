@@ -22,6 +22,11 @@ struct PlanReady {             ///< answer to ReadPlan
   std::string teacher_sha256;  ///< hex; "": none is wanted (the plan has none, or the budget forbids it)
   std::uint64_t teacher_bytes = 0;
   std::optional<privacy::SessionContext> masking{};  ///< of a plan whose updates are masked
+  struct PublishedSums {
+    std::string initial;     ///< SHA-256, hexadecimal, of the model that round 1 begins with
+    std::uint64_t bytes = 0; ///< of one
+  };
+  std::optional<PublishedSums> sums{};  ///< of a plan whose models the site makes itself
 };
 struct Trained {  ///< answer to Train
   std::uint32_t round = 0;
@@ -33,6 +38,7 @@ struct Trained {  ///< answer to Train
 };
 struct Patched {  ///< answer to Patch
   transport::Blob model;  ///< null: what came out is not the model that was promised
+  std::string why{};      ///< then
 };
 struct Judged {  ///< answer to Judge
   transport::SiteReport report;
@@ -58,7 +64,8 @@ struct Train {
 };
 struct Patch {  ///< bring an older model up to date; answered at once
   transport::Blob base;
-  std::vector<Bytes> deltas;  ///< in the order in which they apply
+  std::vector<transport::ModelPatch> patches;  ///< in the order in which they apply
+  std::vector<Bytes> deltas;                   ///< their bytes
   Digest model{};             ///< of what must come out
 };
 struct Settle {  ///< the last update is in the sum (its error feedback counts) or lost (it does not)
@@ -76,16 +83,16 @@ struct Stop {
 using Effect = std::variant<Send, ReadPlan, UseTeacher, Train, Patch, Settle, Judge, Stop>;
 using Effects = std::vector<Effect>;
 
-/// A site's side of the job as a pure state machine: hello → plan → (fetch, train, offer, upload) × rounds →
+/// A site's side of the job as a pure state machine: hello → plan → ready → (fetch, train, offer, upload) × rounds →
 /// judge → report. Survives broken connections: it says hello again, fetches on where it stopped, and offers an
 /// update that is still waiting. Keeps the last model: what is here is not fetched again, and where the coordinator
-/// has patches for it, only these are. No socket, thread or clock.
+/// has patches for it, only these are. Where patches are published sums, a model that they do not lead to ends the
+/// session, and one that came whole counts as believed, not as made here. No socket, thread or clock.
 class Session {
  public:
   explicit Session(std::uint64_t train_samples) : Session(train_samples, {}, {}) {}
-  /// limits.required: Hello says 1 for any number of images.
   Session(std::uint64_t train_samples, MaskingPlace place, const privacy::SecureAggregationLimits& limits)
-      : train_samples_(limits.required ? std::min<std::uint64_t>(train_samples, 1) : train_samples), masking_(std::move(place), limits) {}
+      : train_samples_(train_samples), masking_(std::move(place), limits) {}
   Effects step(Event event, Time now);
   std::string status() const;
 
@@ -104,6 +111,7 @@ class Session {
   void hear(Other& message);
 
   void plan_ready(PlanReady& answer);
+  transport::Ready ready() const;
   void trained(Trained& answer);
   void mask_if_ready();
   void offer_update(Bytes update);
@@ -113,7 +121,8 @@ class Session {
   void fetch_model();
   void fetch_patch();
   void fetch_whole();
-  void use(transport::Blob model);
+  bool follows(const transport::ModelPatch& patch, std::uint32_t after, std::uint64_t bytes_before) const;
+  void use(transport::Blob model, bool made_here);
   void ask();
   void arrived();
   void take_up_work();
@@ -140,6 +149,10 @@ class Session {
   std::optional<Coming> coming_;
   Digest held_digest_{};  ///< of held_
   transport::Blob held_;  ///< the last model; null: none
+  std::uint32_t held_round_ = 0;  ///< that it was last given for
+  bool made_here_ = false;        ///< held_ is the plan's first model, or published sums made it of one that was
+  std::optional<std::uint64_t> sum_bytes_;  ///< of a plan whose models are made from published sums
+  std::optional<Digest> initial_;           ///< of such a plan
   std::optional<transport::BlobReceiver> receiver_;
   std::optional<Digest> teacher_;  ///< on its way
   std::optional<transport::RoundStart> round_;  ///< being trained or offered

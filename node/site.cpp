@@ -1,6 +1,7 @@
 #include "node/site.h"
 
 #include "common/log.h"
+#include "compression/update/sum_step.h"
 #include "plan/session_context.h"
 
 namespace preceptor::node {
@@ -43,22 +44,23 @@ PlanReady Site::weigh(const std::string& text) {
     return refuse(fmt::format("{} threads; limits.max_threads is {}", plan->training.threads, limits_.max_threads));
   auto student = build_guarded(plan->student);
   if (!student) return refuse(student.error().message);
-  if (plan->downlink.mode == "delta") {
-    auto downlink = compression::ModelDelta::create(plan->downlink, student->space());
-    if (!downlink) return refuse(downlink.error().message);
-    downlink_.emplace(std::move(*downlink));
-  }
   const auto mib = double(student->space().size()) * 4 / (1 << 20);
   std::optional<privacy::SessionContext> context;
+  std::optional<compression::RingCodec> ring;
   if (plan->update.profile == "secure") {
-    const auto ring = compression::RingCodec::create(plan->update.ring, student->space());
-    if (!ring) return refuse(ring.error().message);
+    auto made = compression::RingCodec::create(plan->update.ring, student->space());
+    if (!made) return refuse(made.error().message);
+    ring.emplace(std::move(*made));
     if (plan->privacy.secure_aggregation.masked()) context = session_context(*plan, *ring);
   } else if (plan->privacy.secure_aggregation.masked()) {
     return refuse("privacy.secure_aggregation: masks need update.profile: secure");
   }
   if (limits_.secure_aggregation.required && !context)
     return refuse("its updates are not masked; limits.secure_aggregation.required is true");
+  if (limits_.secure_aggregation.recompute && context && plan->downlink.mode != "sum")
+    return refuse(fmt::format("downlink.mode: {} gives this site no way to make the models itself; limits.secure_aggregation.recompute is true", plan->downlink.mode));
+  auto sums = settle_downlink(*plan, student->space(), ring ? &*ring : nullptr);
+  if (!sums) return refuse(sums.error().message);
   if (mib > limits_.model_mib) return refuse(fmt::format("a student of {:.1f} MiB; limits.model_mib is {}", mib, limits_.model_mib));
   state_.guard.reset();  // a job before may hold the ledger
   auto guard = PrivacyGuard::create(*plan, student->space(), state_.data->train, state_.name, limits_.privacy, place_);
@@ -68,7 +70,20 @@ PlanReady Site::weigh(const std::string& text) {
   const bool teacher = !plan_.teacher.sha256.empty() && double(plan_.teacher.bytes) <= limits_.teacher_mib * (1 << 20);
   if (!plan_.teacher.sha256.empty() && !teacher)
     spdlog::info("{}: goes without the teacher of {} bytes; limits.teacher_mib is {}", state_.name, plan_.teacher.bytes, limits_.teacher_mib);
-  return {true, "", teacher ? plan_.teacher.sha256 : "", plan_.teacher.bytes, std::move(context)};
+  return {true, "", teacher ? plan_.teacher.sha256 : "", plan_.teacher.bytes, std::move(context), std::move(*sums)};
+}
+
+/// How this site gets the next model from the one that it has.
+Result<std::optional<PlanReady::PublishedSums>> Site::settle_downlink(const Plan& plan, const ParameterSpace& student, const compression::RingCodec* ring) {
+  downlink_.reset();
+  if (plan.downlink.mode == "auto") return fail(Code::kRefused, "downlink.mode: auto is for the coordinator to settle");
+  if (plan.downlink.mode == "delta") downlink_ = std::make_unique<compression::ModelDelta>(TRY(compression::ModelDelta::create(plan.downlink, student)));
+  if (plan.downlink.mode != "sum") return std::nullopt;
+  if (!ring) return fail(Code::kRefused, "downlink.mode: sum needs update.profile: secure");
+  auto step = std::make_unique<compression::SumStep>(*ring, plan.seed, plan.downlink.rate, student);
+  PlanReady::PublishedSums sums{plan.initial, step->bytes()};
+  downlink_ = std::move(step);
+  return sums;
 }
 
 void Site::act(Send& send, Todo& todo, Time) { todo.send.push_back(std::move(send.message)); }
@@ -92,23 +107,22 @@ void Site::act(Train& train, Todo& todo, Time) {
 }
 
 void Site::act(Patch& patch, Todo& todo, Time now) {
-  run(Patched{patched(patch)}, todo, now);
+  auto model = patched(patch);
+  if (!model) spdlog::warn("{}: patches of the model: {}", state_.name, model.error().message);
+  run(model ? Patched{std::move(*model)} : Patched{nullptr, model.error().message}, todo, now);
 }
 
-/// Null when the coordinator's patches do not make the model that it promised; then the whole of it is fetched.
-transport::Blob Site::patched(const Patch& patch) const {
+/// Error: the coordinator's patches do not make the model that it promised.
+Result<transport::Blob> Site::patched(const Patch& patch) const {
   auto model = std::make_shared<Bytes>(*patch.base);
   const std::span<float> values{reinterpret_cast<float*>(model->data()), model->size() / sizeof(float)};
-  if (!downlink_ || values.size() != downlink_->size()) return nullptr;
-  for (const auto& delta : patch.deltas) {
-    if (const auto applied = downlink_->apply(delta, values); !applied) {
-      spdlog::warn("{}: a patch of the model is broken: {}; the whole of it is fetched", state_.name, applied.error().message);
-      return nullptr;
-    }
+  if (!downlink_ || values.size() != downlink_->size()) return fail(Code::kRefused, "patches that the plan does not speak of");
+  for (std::size_t i = 0; i < patch.deltas.size(); ++i) {
+    const auto round = patch.patches[i].round;
+    if (auto applied = downlink_->apply(patch.deltas[i], round, values); !applied) return in(fmt::format("round {}", round), applied.error());
   }
-  if (sha256(*model) == patch.model) return model;
-  spdlog::warn("{}: patches of the model do not lead to the one that was promised; the whole of it is fetched", state_.name);
-  return nullptr;
+  if (sha256(*model) != patch.model) return fail(Code::kRefused, "they lead to a model of another hash");
+  return model;
 }
 
 void Site::act(Settle& settle, Todo&, Time) {

@@ -40,7 +40,8 @@ class Site {
   void act(Judge& judge, Todo& todo, Time now);
   void act(Stop& stop, Todo& todo, Time now);
   void run(Event event, Todo& todo, Time now);
-  transport::Blob patched(const Patch& patch) const;
+  Result<transport::Blob> patched(const Patch& patch) const;
+  Result<std::optional<PlanReady::PublishedSums>> settle_downlink(const Plan& plan, const ParameterSpace& student, const compression::RingCodec* ring);
   PlanReady weigh(const std::string& plan);
 
   LimitOptions limits_;
@@ -48,7 +49,7 @@ class Site {
   Session session_;
   SiteState state_;
   Plan plan_;
-  std::optional<compression::ModelDelta> downlink_;  ///< of a plan whose models travel as patches
+  std::unique_ptr<compression::ModelStep> downlink_;  ///< of a plan whose models travel as patches
   std::optional<Verdict> verdict_;
 };
 

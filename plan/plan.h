@@ -38,6 +38,7 @@ struct Plan {
   std::uint64_t seed = 1;
   int rounds = 10;
   models::ModelSpec student;
+  std::string initial;  ///< SHA-256, hexadecimal, of the model that round 1 begins with: float32, little-endian, flat
   training::TrainingOptions training;  ///< epochs: of one round
   LocalDistillation distillation;
   compression::UpdateOptions update;
@@ -51,6 +52,7 @@ struct Plan {
     v("seed", seed, Range{0, 9e15});
     v("rounds", rounds, Range{1, 100000});
     v("student", student);
+    v("initial", initial);
     v("training", training);
     v("distillation", distillation);
     v("update", update);

@@ -14,6 +14,7 @@ inline privacy::SessionContext session_context(const Plan& plan, const compressi
   context.quantiser = sha256(fmt::format("seed: {}\n{}", plan.seed, write_options(quantiser)));
   context.k_min = options.k_min;
   context.colluders = options.colluders;
+  context.recomputed = plan.downlink.mode == "sum";
   context.suite = privacy::Suite(options.suite);
   context.vectors = {{"update", ring.words(), quantiser.ring_bits}};
   if (ring.totals() > 0) context.vectors.push_back({"totals", ring.totals(), 64});

@@ -8,7 +8,8 @@ namespace {
 /// By position in Message, which is also the type on the wire less one: add at the end only.
 constexpr const char* kNames[] = {"Hello",  "Welcome",     "RoundStart", "Fetch",
                                   "Chunk",  "UpdateOffer", "Accepted",   "Refused",
-                                  "Finish", "SiteReport",  "Goodbye",    "SecureAggregation"};
+                                  "Finish", "SiteReport",  "Goodbye",    "SecureAggregation",
+                                  "Ready"};
 static_assert(std::size(kNames) == std::variant_size_v<Message>);
 
 /// A reason may quote an error of any length; what is over the cap stays in the sender's log.
@@ -26,7 +27,11 @@ void reason(A& archive, std::string& text) {
 
 template <class A>
 void serialize(A& a, Hello& m) {
-  a(m.minor, m.train_samples);
+  a(m.minor);
+}
+template <class A>
+void serialize(A& a, Ready& m) {
+  a(m.train_samples);
 }
 template <class A>
 void serialize(A& a, Welcome& m) {
@@ -34,7 +39,7 @@ void serialize(A& a, Welcome& m) {
 }
 template <class A>
 void serialize(A& a, ModelPatch& m) {
-  a(m.base, m.delta, m.bytes);
+  a(m.base, m.delta, m.bytes, m.round);
 }
 template <class A>
 void serialize(A& a, RoundStart& m) {

@@ -13,7 +13,7 @@
 /// against the bytes that are there, caps every text and list, and refuses what is left over.
 namespace preceptor::transport {
 
-inline constexpr std::uint16_t kProtocolMinor = 3;  ///< 2: SiteReport has Dice; 3: model patches, fidelity, SecureAggregation; both sides must be the same
+inline constexpr std::uint16_t kProtocolMinor = 4;  ///< 2: SiteReport has Dice; 3: model patches, fidelity, SecureAggregation; 4: Ready, rounds of patches, vouching; both sides must be the same
 inline constexpr std::size_t kChunkBytes = 256 << 10;   ///< of a blob, in one Chunk
 inline constexpr std::size_t kMaxText = 1 << 20;        ///< a plan; other texts are shorter
 inline constexpr std::size_t kMaxName = 256;
@@ -22,12 +22,15 @@ inline constexpr std::size_t kMaxReason = 4 << 10;     ///< of Refused and Goodb
 /// node → coordinator: first message of a connection.
 struct Hello {
   std::uint16_t minor = kProtocolMinor;
-  std::uint64_t train_samples = 0;  ///< images that the node would train on; its weight in the mean
 };
 /// coordinator → node: the plan of the whole job, as YAML that node::Plan reads.
 struct Welcome {
   std::uint16_t minor = kProtocolMinor;
   std::string plan;
+};
+/// node → coordinator: the plan is accepted; this is what the site brings to it. After each Welcome.
+struct Ready {
+  std::uint64_t train_samples = 0;  ///< images, its weight in the mean; 1 where updates are masked, whatever their number
 };
 /// A step from one version of the global model to the next, to be fetched like any blob: how to apply it is the
 /// plan's to say.
@@ -35,6 +38,7 @@ struct ModelPatch {
   Digest base{};   ///< of the model that it applies to
   Digest delta{};  ///< of its bytes
   std::uint64_t bytes = 0;
+  std::uint32_t round = 0;  ///< that made it
 };
 inline constexpr std::size_t kMaxPatches = 16;
 /// coordinator → node: take part in a round.
@@ -44,7 +48,7 @@ struct RoundStart {
   std::uint64_t model_bytes = 0;
   Digest architecture{};
   std::uint64_t deadline_ms = 0;  ///< time left until the round closes
-  std::vector<ModelPatch> patches{};  ///< oldest first, each to the next one's base, the last to `model`
+  std::vector<ModelPatch> patches{};  ///< oldest first, of ascending rounds, each to the next one's base, the last to `model`
 };
 /// both ways: send me a piece of a blob, by content. The asker sets the pace, and resumes by asking on.
 struct Fetch {
@@ -122,7 +126,7 @@ struct SecureAggregation {
 };
 
 using Message = std::variant<Hello, Welcome, RoundStart, Fetch, Chunk, UpdateOffer, Accepted, Refused, Finish,
-                             SiteReport, Goodbye, SecureAggregation>;
+                             SiteReport, Goodbye, SecureAggregation, Ready>;
 
 const char* message_name(const Message& message);
 Bytes encode_message(const Message& message);

@@ -21,7 +21,7 @@ Result<Bytes> ModelDelta::encode(std::span<const float> from, std::span<const fl
   return codec_.encode(delta, seed, none);
 }
 
-Result<void> ModelDelta::apply(std::span<const std::byte> delta, std::span<float> model) const {
+Result<void> ModelDelta::apply(std::span<const std::byte> delta, std::uint32_t, std::span<float> model) const {
   TRY(codec_.decode(delta, [&](std::size_t offset, std::span<const float> values) -> Result<void> {
     for (std::size_t i = 0; i < values.size(); ++i) model[offset + i] += values[i];
     return {};

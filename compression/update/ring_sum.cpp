@@ -71,6 +71,41 @@ Result<RingSum::Closed> RingSum::close(const RingRound& round) const {
   return Closed{codec_->decode(words_, totals.weight, round), std::move(totals)};
 }
 
+Result<Bytes> RingSum::publish() const {
+  const auto totals = TRY(check_totals(*codec_, totals_, nodes_));
+  const auto used = std::uint32_t(~std::uint64_t{0} >> (64 - codec_->options().ring_bits));
+  auto words = words_;
+  for (auto& word : words) word &= used;
+  auto bytes = pack_words(words, codec_->options().ring_bits);
+  ByteWriter out(bytes);
+  out.put(totals.weight);
+  out.put(std::uint32_t(nodes_));
+  return bytes;
+}
+
+Result<RingSum> RingSum::of_published(const RingCodec& codec, std::span<const std::byte> published) {
+  if (published.size() != published_size(codec))
+    return fail(Code::kCorrupt, "a sum of {} bytes; this job's have {}", published.size(), published_size(codec));
+  const auto packed = published.first(codec.packed_words());
+  if (!well_padded(packed, codec.words(), codec.options().ring_bits)) return fail(Code::kCorrupt, "broken bit field");
+  ByteReader in(published.subspan(packed.size()));
+  Totals totals;
+  totals.weight = TRY(in.get<std::uint64_t>());
+  totals.fidelity.resize(codec.layout().stages);
+  totals.scores.resize(codec.layout().histograms);
+  RingSum sum(codec);
+  sum.nodes_ = TRY(in.get<std::uint32_t>());
+  if (sum.nodes_ > std::size_t(codec.options().max_nodes))
+    return fail(Code::kRefused, "a sum of {} nodes; the ring has room for {}", sum.nodes_, codec.options().max_nodes);
+  sum.add(0, packed);
+  sum.totals_ = totals.encode();
+  return sum;
+}
+
+void move_by_mean(std::span<float> model, std::span<const float> mean, double rate) {
+  for (std::size_t i = 0; i < model.size(); ++i) model[i] = float(double(model[i]) + rate * double(mean[i]));
+}
+
 Result<void> check_unmasked(const RingCodec& codec, std::span<const std::byte> update) {
   if (update.size() != codec.size())
     return fail(Code::kRefused, "{} bytes; an update of this job has {}", update.size(), codec.size());

@@ -33,12 +33,22 @@ class RingSum {
   /// could have made it: its norm (where there is no noise) or its weight is above what their clip allows.
   Result<Closed> close(const RingRound& round) const;
 
+  /// What everybody may know of an opened sum, and needs to move the model by it: packed words, weight (u64) and
+  /// number of nodes (u32). No other total is told. Error: kRefused, where close would be.
+  Result<Bytes> publish() const;
+  static std::size_t published_size(const RingCodec& codec) { return codec.packed_words() + 12; }
+  /// Error: kCorrupt, or kRefused for more nodes than the codec has room for; close judges the rest.
+  static Result<RingSum> of_published(const RingCodec& codec, std::span<const std::byte> published);
+
  private:
   const RingCodec* codec_;
   std::vector<std::uint32_t> words_;  ///< modulo 2^32; of which r bits count
   std::vector<std::uint64_t> totals_;
   std::size_t nodes_ = 0;
 };
+
+/// model[i] += rate · mean[i], in double: the same bits at coordinator and node.
+void move_by_mean(std::span<float> model, std::span<const float> mean, double rate);
 
 /// Whether an update that no mask hides could be an honest node's. Error: kCorrupt or kRefused.
 Result<void> check_unmasked(const RingCodec& codec, std::span<const std::byte> update);

@@ -106,7 +106,7 @@ Result<void> Aggregation::judge(Member from, const Shares& shares) const {
 
 Result<void> Aggregation::judge(Member from, const Confirmation& confirmation) const {
   if (!std::ranges::binary_search(survivors_.alive, from)) return fail(Code::kRefused, "confirmation of a member who dropped out");
-  return roster_->verify(context_.name(from), of(from).credential, survivors_statement(group_, survivors_),
+  return roster_->verify(context_.name(from), of(from).credential, survivors_statement(group_, survivors_, confirmation.recomputed),
                          confirmation.signature);
 }
 
@@ -214,7 +214,7 @@ Result<Aggregation::Posts> Aggregation::close_confirmations() {
   if (int(members.size()) < context_.threshold)
     return fail(Code::kUnavailable, "{} members confirmed the survivors; {} are needed", members.size(), context_.threshold);
   for (const auto member : members)
-    confirmations.entries.push_back({member, heard<Confirmation>(member, kConfirm).signature});
+    confirmations.entries.push_back({member, heard<Confirmation>(member, kConfirm)});
   const auto bytes = encode(session_, confirmations);
   Posts posts;
   for (const auto member : survivors_.alive) posts.push_back({member, bytes});

@@ -8,7 +8,7 @@ namespace preceptor::privacy {
 namespace {
 
 constexpr std::size_t kMaxVectors = 16;
-constexpr std::uint8_t kVersion = 1;
+constexpr std::uint8_t kVersion = 2;  ///< 2: recomputed
 
 }  // namespace
 
@@ -90,6 +90,7 @@ void encode(ByteWriter& out, const SessionContext& c) {
   out.put(std::uint8_t(c.k_min));
   out.put(std::uint8_t(c.colluders));
   out.put(std::uint8_t(c.threshold));
+  out.put(std::uint8_t(c.recomputed));
   out.put(std::uint8_t(c.suite));
   out.put(std::uint8_t(c.vectors.size()));
   for (const auto& v : c.vectors) {
@@ -112,6 +113,9 @@ Result<SessionContext> decode_context(ByteReader& in) {
   c.k_min = TRY(in.get<std::uint8_t>());
   c.colluders = TRY(in.get<std::uint8_t>());
   c.threshold = TRY(in.get<std::uint8_t>());
+  const auto recomputed = TRY(in.get<std::uint8_t>());
+  if (recomputed > 1) return fail(Code::kCorrupt, "context: {} is no truth value", recomputed);
+  c.recomputed = recomputed == 1;
   c.suite = Suite(TRY(in.get<std::uint8_t>()));
   const auto vectors = TRY(in.get<std::uint8_t>());
   if (vectors > kMaxVectors) return fail(Code::kCorrupt, "{} vectors; at most {}", vectors, kMaxVectors);

@@ -33,6 +33,9 @@ struct SessionContext {
   int k_min = 5;       ///< fewer survivors: no sum
   int colluders = 0;   ///< f: members whom the coordinator may have on its side
   int threshold = 0;   ///< t of the shares: threshold_of(members, colluders)
+  /// Members make the model themselves from published sums. Who cannot (new, or away for long) opens nothing unless
+  /// more than `colluders` others sign that they did.
+  bool recomputed = false;
   Suite suite = Suite::kX25519ChaCha20;
   std::vector<VectorSpec> vectors;
   std::vector<std::string> members;  ///< sorted, distinct

@@ -61,8 +61,9 @@ Digest group_of(const Digest& transcript, std::span<const Member> sharers) {
   return sha256(s.bytes);
 }
 
-Bytes survivors_statement(const Digest& group, const Survivors& survivors) {
-  Statement s("fl/sa/1/survivors");
+Bytes survivors_statement(const Digest& group, const Survivors& survivors, bool recomputed) {
+  Statement s("fl/sa/2/survivors");
+  s.out.put(std::uint8_t(recomputed));
   s.out.put(std::span<const std::byte>(group));
   for (const auto* list : {&survivors.alive, &survivors.dead}) {
     s.out.put(std::uint8_t(list->size()));

@@ -15,7 +15,7 @@ Digest transcript_of(const Digest& session, const Roll& roll);
 /// Of the members whose shares were delivered, ascending: those whose masks cancel.
 Digest group_of(const Digest& transcript, std::span<const Member> sharers);
 /// What a confirmation's signature covers.
-Bytes survivors_statement(const Digest& group, const Survivors& survivors);
+Bytes survivors_statement(const Digest& group, const Survivors& survivors, bool recomputed);
 
 /// Key and associated data of the shares that `from` seals for `to`; a key seals one message.
 Result<Secret<32>> share_key(const Secret<32>& agreed, const Digest& transcript, Member from, Member to);

@@ -33,7 +33,10 @@ void put(ByteWriter& out, const Advertisement& m) {
   put_blob(out, m.credential, kMaxCredential);
   put_blob(out, m.signature, kMaxSignature);
 }
-void put(ByteWriter& out, const Confirmation& m) { put_blob(out, m.signature, kMaxSignature); }
+void put(ByteWriter& out, const Confirmation& m) {
+  out.put(std::uint8_t(m.recomputed));
+  put_blob(out, m.signature, kMaxSignature);
+}
 void put(ByteWriter& out, const Roll::Entry& e) {
   out.put(e.member);
   put(out, e.advertisement);
@@ -45,7 +48,7 @@ void put(ByteWriter& out, const Shares::Entry& e) {
 }
 void put(ByteWriter& out, const Confirmations::Entry& e) {
   out.put(e.member);
-  put_blob(out, e.signature, kMaxSignature);
+  put(out, e.confirmation);
 }
 void put(ByteWriter& out, const Unmask::Entry& e) {
   out.put(e.peer);
@@ -78,6 +81,9 @@ Result<void> get(ByteReader& in, Advertisement& m) {
   return {};
 }
 Result<void> get(ByteReader& in, Confirmation& m) {
+  const auto recomputed = TRY(in.get<std::uint8_t>());
+  if (recomputed > 1) return fail(Code::kCorrupt, "{} is no truth value", recomputed);
+  m.recomputed = recomputed == 1;
   m.signature = TRY(get_blob(in, kMaxSignature));
   return {};
 }
@@ -93,8 +99,7 @@ Result<void> get(ByteReader& in, Shares::Entry& e) {
 }
 Result<void> get(ByteReader& in, Confirmations::Entry& e) {
   e.member = TRY(in.get<std::uint8_t>());
-  e.signature = TRY(get_blob(in, kMaxSignature));
-  return {};
+  return get(in, e.confirmation);
 }
 Result<void> get(ByteReader& in, Unmask::Entry& e) {
   e.peer = TRY(in.get<std::uint8_t>());

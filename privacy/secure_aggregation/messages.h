@@ -39,15 +39,17 @@ inline constexpr std::size_t kSealedShares = 2 * 32 + 16;
 struct Survivors {
   std::vector<Member> alive, dead;
 };
-/// node → coordinator, R3: signature over the survivors.
+/// node → coordinator, R3: signature over the survivors, and over whether the node made the model of this round
+/// itself from what was published.
 struct Confirmation {
+  bool recomputed = false;
   Bytes signature;
 };
 /// coordinator → node, R4: who signed.
 struct Confirmations {
   struct Entry {
     Member member = 0;
-    Bytes signature;
+    Confirmation confirmation;
   };
   std::vector<Entry> entries;
 };

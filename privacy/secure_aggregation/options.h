@@ -24,14 +24,16 @@ struct SecureAggregationOptions {
 
 /// What a node insists on, whatever a plan asks.
 struct SecureAggregationLimits {
-  bool required = false;  ///< plans without masks are refused, and Hello says only that this site trains, not its images
+  bool required = false;  ///< plans without masks are refused
   int k_min = 5;          ///< the plan's may not be below
   int colluders = 0;      ///< nor may this
+  bool recompute = true;  ///< plans with masks must let this site make each model itself from the published sums (downlink.mode: sum)
   template <class V>
   void visit(V& v) {
     v("required", required);
     v("k_min", k_min, Range{kSmallestCohort, 255});
     v("colluders", colluders, Range{0, 254});
+    v("recompute", recompute);
   }
 };
 

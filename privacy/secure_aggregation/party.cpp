@@ -177,7 +177,7 @@ Result<std::vector<MaskSet>> Party::masks() const {
   return sets;
 }
 
-Result<void> Party::mask(std::span<const Words> vectors) {
+Result<void> Party::mask(std::span<const Words> vectors, bool recomputed) {
   if (masked_) return fail(Code::kRefused, "an update is spent once masked: this session has masked its own");
   if (sharers_.empty() || finished_) return fail(Code::kInvalid, "nothing to mask with: shares have not arrived");
   if (vectors.size() != context_.vectors.size())
@@ -195,6 +195,7 @@ Result<void> Party::mask(std::span<const Words> vectors) {
   auto sets = TRY(masks());
   if (auto spent = spent_->spend(hash.finish(), session_); !spent) return spent;
   masked_ = true;
+  recomputed_ = recomputed;
   for (std::size_t v = 0; v < vectors.size(); ++v)
     if (auto folded = sets[v].fold(0, vectors[v], context_.vectors[v].bits); !folded) return folded;
   return {};
@@ -225,25 +226,35 @@ Result<void> Party::check_survivors(const Survivors& survivors) const {
 Result<Bytes> Party::answer(const Survivors& survivors) {
   if (!masked_) return fail(Code::kRefused, "survivors before this node's masked words");
   if (auto checked = check_survivors(survivors); !checked) return std::unexpected(checked.error());
-  auto signature = TRY(signer_->sign(survivors_statement(group_, survivors)));
+  auto signature = TRY(signer_->sign(survivors_statement(group_, survivors, recomputed_)));
   survivors_ = survivors;
-  return encode(session_, Confirmation{std::move(signature)});
+  return encode(session_, Confirmation{recomputed_, std::move(signature)});
 }
 
-Result<Bytes> Party::answer(const Confirmations& confirmations) {
-  if (!survivors_) return fail(Code::kRefused, "confirmations before survivors");
-  const auto statement = survivors_statement(group_, *survivors_);
+Result<void> Party::check_confirmations(const Confirmations& confirmations) const {
   std::set<Member> confirmed;
-  for (const auto& [member, signature] : confirmations.entries) {
+  int vouchers = 0;
+  for (const auto& [member, confirmation] : confirmations.entries) {
     if (std::ranges::find(survivors_->alive, member) == survivors_->alive.end())
       return fail(Code::kRefused, "confirmation of member {}, who is no survivor", member);
     const auto& name = context_.name(member);
     if (!confirmed.insert(member).second) return fail(Code::kRefused, "confirmation of {} twice", name);
-    if (auto good = roster_->verify(name, of(member).credential, statement, signature); !good)
+    const auto statement = survivors_statement(group_, *survivors_, confirmation.recomputed);
+    if (auto good = roster_->verify(name, of(member).credential, statement, confirmation.signature); !good)
       return in("confirmation", good.error());
+    vouchers += confirmation.recomputed && member != self_;
   }
   if (int(confirmed.size()) < context_.threshold)
     return fail(Code::kRefused, "{} confirmed the survivors; {} are needed", confirmed.size(), context_.threshold);
+  if (context_.recomputed && !recomputed_ && vouchers <= context_.colluders)
+    return fail(Code::kRefused, "this node could not make the model itself, and {} others did; more than {} are needed", vouchers,
+                context_.colluders);
+  return {};
+}
+
+Result<Bytes> Party::answer(const Confirmations& confirmations) {
+  if (!survivors_) return fail(Code::kRefused, "confirmations before survivors");
+  TRY(check_confirmations(confirmations));
   Unmask unmask;
   for (const auto member : survivors_->alive)
     unmask.entries.push_back({member, ShareKind::kSeed, held_.at(member).seed.copy()});

@@ -42,7 +42,8 @@ class Party {
   bool masked() const { return masked_; }
   /// R2: hides words in place, all of context().vectors in their order, and spends the update. Words
   /// must be below 2^bits. The caller keeps the masked bytes until the round is over and resends only these.
-  Result<void> mask(std::span<const Words> vectors);
+  /// recomputed: this node made the session's model itself from what was published; it vouches for that.
+  Result<void> mask(std::span<const Words> vectors, bool recomputed = false);
   /// Wipes every secret; only refusals are left.
   void finish();
 
@@ -69,6 +70,7 @@ class Party {
   Result<Bytes> answer(const Other& message);
   Result<void> check_roll(const Roll& roll) const;
   Result<void> check_survivors(const Survivors& survivors) const;
+  Result<void> check_confirmations(const Confirmations& confirmations) const;
   Result<std::vector<MaskSet>> masks() const;
   const Advertisement& of(Member member) const;
   int fewest() const { return std::max(context_.k_min, context_.threshold); }
@@ -86,7 +88,7 @@ class Party {
   Digest transcript_{}, group_{};
   std::map<Member, Held> held_;
   std::vector<Member> sharers_;  ///< self among them; empty before shares arrived
-  bool masked_ = false, finished_ = false;
+  bool masked_ = false, finished_ = false, recomputed_ = false;
   std::optional<Survivors> survivors_;
   std::map<std::uint8_t, Answer> answers_;  ///< by type of question
 };

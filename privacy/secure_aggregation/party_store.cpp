@@ -5,7 +5,7 @@
 namespace preceptor::privacy {
 namespace {
 
-constexpr std::uint8_t kVersion = 1;
+constexpr std::uint8_t kVersion = 2;
 
 void put_long(ByteWriter& out, std::span<const std::byte> bytes) {
   out.put(std::uint32_t(bytes.size()));
@@ -49,6 +49,7 @@ Bytes Party::store() const {
   out.put(std::as_bytes(std::span(sharers_)));
   out.put(std::uint8_t(masked_));
   out.put(std::uint8_t(finished_));
+  out.put(std::uint8_t(recomputed_));
   put_long(out, encode(session_, survivors_.value_or(Survivors{})));
   out.put(std::uint8_t(answers_.size()));
   for (const auto& [type, answer] : answers_) {
@@ -85,6 +86,7 @@ Result<Party> Party::restore(std::span<const std::byte> bytes, const Signer& sig
   for (const auto member : sharers) party.sharers_.push_back(std::to_integer<Member>(member));
   party.masked_ = TRY(in.get<std::uint8_t>()) != 0;
   party.finished_ = TRY(in.get<std::uint8_t>()) != 0;
+  party.recomputed_ = TRY(in.get<std::uint8_t>()) != 0;
   if (auto survivors = TRY(get_message<Survivors>(in)); !survivors.alive.empty()) party.survivors_ = std::move(survivors);
   const auto answers = TRY(in.get<std::uint8_t>());
   for (int i = 0; i < answers; ++i) {

@@ -97,8 +97,8 @@ TEST(Coordinator, ASiteThatComesInTheVerdictPhaseIsAskedForItsVerdict) {
   hall.evaluating = false;
   hall.hear(Evaluated{});
   hall.hear(Came{"birch"});
-  const auto effects = hall.hear(Said{"birch", Hello{.train_samples = 5}});
-  EXPECT_THAT(sent<Welcome>(effects, "birch"), SizeIs(1));
+  EXPECT_THAT(sent<Welcome>(hall.hear(Said{"birch", Hello{}}), "birch"), SizeIs(1));
+  const auto effects = hall.hear(Said{"birch", Ready{5}});
   ASSERT_THAT(sent<Finish>(effects, "birch"), SizeIs(1));
   EXPECT_EQ(sent<Finish>(effects, "birch")[0].model, sha256(*hall.machine->model()));
 }

@@ -264,7 +264,7 @@ TEST(Coordinator, WhoComesAfterTheEndIsToldThatTheJobIsOver) {
   Hall hall({.rounds = 1, .quorum = 1});
   hall.connect("amber");
   hall.run();
-  const auto effects = hall.hear(Said{"birch", Hello{.train_samples = 5}});
+  const auto effects = hall.hear(Said{"birch", Hello{}});
   ASSERT_THAT(effects, SizeIs(1));
   EXPECT_EQ(sent<Goodbye>(effects, "birch").at(0).reason, "the job is over");
 }

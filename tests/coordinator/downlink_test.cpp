@@ -54,7 +54,7 @@ TEST_F(DownlinkTest, EveryPatchLeadsFromItsBaseToTheNext) {
   auto model = *initial;
   for (const auto& patch : downlink.patches()) {
     EXPECT_EQ(sha256(model), patch.base);
-    ASSERT_TRUE(delta.apply(blob(patch.delta, patch.bytes), {reinterpret_cast<float*>(model.data()), space.size()}));
+    ASSERT_TRUE(delta.apply(blob(patch.delta, patch.bytes), patch.round, {reinterpret_cast<float*>(model.data()), space.size()}));
   }
   EXPECT_EQ(sha256(model), downlink.digest());
   EXPECT_EQ(model, *downlink.model());
@@ -87,6 +87,24 @@ TEST_F(DownlinkTest, TheSameRoundsGiveTheSameBytes) {
   EXPECT_NE(a.digest(), c.digest());
 }
 
+TEST_F(DownlinkTest, PublishedSumsArePatchesOfTheExactModelAndTheNewestIsKeptWhateverItsLength) {
+  Downlink downlink(nullptr, 1, shelf, initial);
+  for (std::uint32_t r = 1; r <= 9; ++r) {
+    const auto before = downlink.digest();
+    const auto step = made_delta(space, r);
+    const auto exact = downlink.exact();
+    for (std::size_t i = 0; i < exact.size(); ++i) exact[i] += step[i];
+    const auto size = r < 9 ? initial->size() * 2 / 5 : initial->size() + 12;
+    downlink.publish(r, Bytes(size, std::byte(r)));
+    const auto patches = downlink.patches();
+    ASSERT_FALSE(patches.empty());
+    EXPECT_EQ(patches.back().base, before);
+    EXPECT_EQ(patches.back().round, r);
+    EXPECT_EQ(blob(patches.back().delta, patches.back().bytes), Bytes(size, std::byte(r)));
+    EXPECT_EQ(patches.size(), r == 1 || r == 9 ? 1u : 2u);
+  }
+}
+
 TEST_F(DownlinkTest, ABrokenPatchIsAnErrorAndNoCrash) {
   Downlink downlink(&delta, 1, shelf, initial);
   round(downlink, 1);
@@ -94,7 +112,7 @@ TEST_F(DownlinkTest, ABrokenPatchIsAnErrorAndNoCrash) {
   const auto bytes = blob(patch.delta, patch.bytes);
   for (std::size_t length = 0; length < bytes.size(); length += 97) {
     auto model = *initial;
-    EXPECT_FALSE(delta.apply(std::span(bytes).first(length), {reinterpret_cast<float*>(model.data()), space.size()}));
+    EXPECT_FALSE(delta.apply(std::span(bytes).first(length), 1, {reinterpret_cast<float*>(model.data()), space.size()}));
   }
 }
 

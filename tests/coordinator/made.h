@@ -104,14 +104,15 @@ std::vector<Effect> find(const Effects& effects) {
 class FakeSite {
  public:
   FakeSite(std::string name, std::uint64_t samples, const compression::UpdateCodec& codec,
-           const compression::RingCodec* ring = nullptr, const compression::ModelDelta* delta = nullptr)
+           const compression::RingCodec* ring = nullptr, const compression::ModelStep* delta = nullptr)
       : name_(std::move(name)), samples_(samples), codec_(&codec), ring_(ring), delta_(delta) {}
 
-  transport::Message hello() const { return transport::Hello{.train_samples = samples_}; }
+  transport::Message hello() const { return transport::Hello{}; }
 
   /// What it says to one message.
   std::vector<transport::Message> answer(const transport::Message& message) {
     using namespace transport;
+    if (std::get_if<Welcome>(&message)) return {Ready{samples_}};
     if (const auto* start = std::get_if<RoundStart>(&message)) return begin(*start);
     if (const auto* finish = std::get_if<Finish>(&message)) {
       finish_ = *finish;
@@ -166,7 +167,7 @@ class FakeSite {
       held_ = std::move(bytes);
     } else {
       ++patches;
-      EXPECT_TRUE(delta_->apply(bytes, {reinterpret_cast<float*>(held_.data()), held_.size() / sizeof(float)}));
+      EXPECT_TRUE(delta_->apply(bytes, todo_.front().round, {reinterpret_cast<float*>(held_.data()), held_.size() / sizeof(float)}));
       todo_.pop_front();
       if (!todo_.empty()) {
         receiver_.emplace(todo_.front().delta, todo_.front().bytes);
@@ -204,7 +205,7 @@ class FakeSite {
   std::uint64_t samples_;
   const compression::UpdateCodec* codec_;
   const compression::RingCodec* ring_;
-  const compression::ModelDelta* delta_;
+  const compression::ModelStep* delta_;
   Bytes held_;  ///< the last model
   Digest promised_{};
   std::deque<transport::ModelPatch> todo_;

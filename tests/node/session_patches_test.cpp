@@ -17,9 +17,9 @@ class PatchTest : public SessionTest {
     const auto offer = reach_offering();
     hear(Accepted{1, offer.update});
   }
-  ModelPatch patch(const Blob& base, const Blob& delta) { return {sha256(*base), shelf.put(delta), delta->size()}; }
+  ModelPatch patch(const Blob& base, const Blob& delta, std::uint32_t round = 1) { return {sha256(*base), shelf.put(delta), delta->size(), round}; }
   RoundStart start_with(std::vector<ModelPatch> patches) {
-    auto start = round_start(2, second);
+    auto start = round_start(3, second);
     start.patches = std::move(patches);
     return start;
   }
@@ -27,7 +27,7 @@ class PatchTest : public SessionTest {
 };
 
 TEST_F(PatchTest, OnlyThePatchesFromTheHeldModelOnAreFetchedAndApplied) {
-  const auto effects = serve(hear(start_with({patch(stranger, two), patch(first, one), patch(second, two)})));
+  const auto effects = serve(hear(start_with({patch(stranger, two), patch(first, one), patch(second, two, 2)})));
   const auto asked = find<Patch>(effects);
   ASSERT_THAT(asked, SizeIs(1));
   EXPECT_EQ(*asked[0].base, *first);
@@ -35,7 +35,7 @@ TEST_F(PatchTest, OnlyThePatchesFromTheHeldModelOnAreFetchedAndApplied) {
   EXPECT_EQ(asked[0].model, sha256(*second));
   const auto work = find<Train>(step(Patched{second}));
   ASSERT_THAT(work, SizeIs(1));
-  EXPECT_EQ(work[0].round, 2u);
+  EXPECT_EQ(work[0].round, 3u);
   EXPECT_EQ(work[0].model, second);
 }
 
@@ -72,7 +72,7 @@ TEST_F(PatchTest, ThatAreNoShorterThanTheModelOrOfNoBytesAreLeftAlone) {
 }
 
 TEST_F(PatchTest, GoOnAfterAReconnect) {
-  const auto effects = hear(start_with({patch(first, one), patch(second, two)}));
+  const auto effects = hear(start_with({patch(first, one), patch(second, two, 2)}));
   serve(effects, 1);
   const auto resumed = reconnect();
   EXPECT_EQ(sent<Fetch>(resumed).at(0).blob, sha256(*one));
@@ -83,12 +83,12 @@ TEST_F(PatchTest, GoOnAfterAReconnect) {
 TEST_F(PatchTest, OfAnOlderRoundAreDroppedForTheNewest) {
   hear(start_with({patch(first, one)}));
   const auto third = made_blob(4 * kChunkBytes, 4);
-  auto newest = round_start(3, third);
-  newest.patches = {patch(first, one), patch(second, two)};
+  auto newest = round_start(4, third);
+  newest.patches = {patch(first, one), patch(second, two, 2)};
   const auto asked = find<Patch>(serve(hear(newest)));
   ASSERT_THAT(asked, SizeIs(1));
   EXPECT_EQ(asked[0].model, sha256(*third));
-  EXPECT_EQ(find<Train>(step(Patched{third})).at(0).round, 3u);
+  EXPECT_EQ(find<Train>(step(Patched{third})).at(0).round, 4u);
 }
 
 TEST_F(PatchTest, BringTheLastModelToTheVerdict) {
@@ -102,6 +102,73 @@ TEST_F(PatchTest, AModelThatIsHereIsNotFetchedAtAll) {
   const auto effects = hear(round_start(2, first));
   EXPECT_THAT(sent<Fetch>(effects), IsEmpty());
   EXPECT_EQ(find<Train>(effects).at(0).round, 2u);
+}
+
+/// The same of a plan whose sites make each model themselves. `first` is the plan's first model.
+class PublishedSumsTest : public SessionTest {
+ protected:
+  void SetUp() override {
+    step(Connected{});
+    hear(Welcome{.plan = "the plan"});
+    PlanReady ready{.accepted = true, .why = "", .teacher_sha256 = "", .teacher_bytes = 0};
+    ready.sums = {hex(sha256(*first)), sum->size()};
+    step(ready);
+    serve(hear(round_start(1, first)));
+    hear(Accepted{1, sent<UpdateOffer>(train(1)).at(0).update});
+  }
+  ModelPatch patch(std::uint32_t round) { return {sha256(*first), shelf.put(sum), sum->size(), round}; }
+  RoundStart start_with(std::vector<ModelPatch> patches) {
+    auto start = round_start(2, second);
+    start.patches = std::move(patches);
+    return start;
+  }
+  const Blob sum = made_blob(6 * kChunkBytes, 7);  ///< as long as the model or longer: what a sum's ring takes
+};
+
+TEST_F(PublishedSumsTest, TheSumIsFetchedAndGivenWithItsRound) {
+  const auto asked = find<Patch>(serve(hear(start_with({patch(1)}))));
+  ASSERT_THAT(asked, SizeIs(1));
+  EXPECT_EQ(asked[0].patches.at(0).round, 1u);
+  EXPECT_THAT(find<Train>(step(Patched{second})), SizeIs(1));
+}
+
+TEST_F(PublishedSumsTest, AnotherModelThanTheSumMakesEndsTheSession) {
+  serve(hear(start_with({patch(1)})));
+  EXPECT_EQ(stopped(step(Patched{nullptr, "another hash"})),
+            "failed: the coordinator's model is not what its published sums make of this site's: another hash");
+}
+
+TEST_F(PublishedSumsTest, TheLastModelMustFollowToo) {
+  auto last = finish(second);
+  last.patches = {patch(2)};
+  serve(hear(last));
+  EXPECT_THAT(stopped(step(Patched{nullptr, "another hash"})), HasSubstr("not what its published sums make"));
+}
+
+TEST_F(PublishedSumsTest, NoRoundMovesTheModelTwiceAndNoneAheadOfItsTime) {
+  auto twice = patch(1);
+  auto again = twice;
+  again.base = sha256("between");
+  for (const auto& patches : {std::vector{twice, again}, std::vector{patch(2)}, std::vector{patch(0)}}) {
+    EXPECT_EQ(sent<Fetch>(hear(start_with(patches))).at(0).blob, sha256(*second)) << "taken whole, and only believed";
+    session = Session(4708);
+    SetUp();
+  }
+}
+
+TEST_F(PublishedSumsTest, OfAnotherLengthAreLeftAlone) {
+  auto longer = patch(1);
+  ++longer.bytes;
+  EXPECT_EQ(sent<Fetch>(hear(start_with({longer}))).at(0).blob, sha256(*second));
+}
+
+TEST_F(PublishedSumsTest, NeedTheDigestOfTheFirstModel) {
+  session = Session(4708);
+  step(Connected{});
+  hear(Welcome{.plan = "the plan"});
+  PlanReady ready{.accepted = true, .why = "", .teacher_sha256 = "", .teacher_bytes = 0};
+  ready.sums = {"no digest", sum->size()};
+  EXPECT_EQ(stopped(step(ready)), "failed: the plan is refused: initial is not 64 hexadecimal digits");
 }
 
 }  // namespace

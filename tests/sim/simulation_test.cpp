@@ -103,6 +103,11 @@ TEST(Simulation, AMaskedRunGivesTheModelOfTheUnmaskedOne) {
   EXPECT_EQ(a.summary["model_hash"], b.summary["model_hash"]);
   EXPECT_EQ(b.summary["void_rounds"], 0);
   EXPECT_EQ(b.summary["sites"][0]["verdict"], "kept at the site");
+  // Two of three models are made from published sums of 10 bits a word.
+  EXPECT_LT(b.summary["bytes_down"].get<double>(), 0.7 * a.summary["bytes_down"].get<double>());
+  auto published = secure;
+  published.push_back("federation.downlink.mode=sum");
+  EXPECT_EQ(run(published).summary["model_hash"], a.summary["model_hash"]) << "also without masks, by delta or by sum";
   const auto rounds = [](const auto& done) { return *read_text(done.file("rounds.jsonl"), 1 << 20); };
   const auto first = [](const std::string& lines) { return Json::parse(lines.substr(0, lines.find('\n'))); };
   EXPECT_EQ(first(rounds(a))["train_loss"], first(rounds(b))["train_loss"]) << "the totals are summed under masks, too";
@@ -120,6 +125,17 @@ TEST(Simulation, SitesRefuseAPlanWithoutMasksOrBelowTheirFloor) {
   };
   EXPECT_NE(reason({"sim.limits.secure_aggregation.required=true"}), "");
   EXPECT_NE(reason({"privacy.secure_aggregation.mode=masked", "privacy.secure_aggregation.k_min=3"}), "") << "the sites' floor is 5";
+  const std::vector<std::string> masked{"privacy.secure_aggregation.mode=masked", "privacy.secure_aggregation.k_min=3",
+                                        "sim.limits.secure_aggregation.k_min=3", "federation.quorum=3", "federation.rounds=1"};
+  auto whole = masked;
+  whole.push_back("federation.downlink.mode=full");
+  EXPECT_EQ(reason(masked), "");
+  EXPECT_NE(reason(whole), "") << "no site could make the model itself";
+  whole.push_back("sim.limits.secure_aggregation.recompute=false");
+  EXPECT_EQ(reason(whole), "");
+  auto drawn = masked;
+  drawn.insert(drawn.end(), {"federation.cohort=3", "federation.downlink.mode=sum"});
+  EXPECT_NE(reason(drawn).find("set federation.cohort: 0"), std::string::npos);
   EXPECT_NE(reason({"privacy.secure_aggregation.mode=masked"}).find("below privacy.secure_aggregation.k_min = 5"), std::string::npos);
 }
 

@@ -10,9 +10,9 @@ inline std::vector<transport::Message> one_message_of_each_kind() {
   using namespace transport;
   const auto digest = sha256("a blob");
   const Estimate estimate{true, 0.75, 0.5, 0.875};
-  return {Hello{.train_samples = 4708},
+  return {Hello{}, Ready{4708},
           Welcome{.plan = "rounds: 20\n"},
-          RoundStart{3, digest, 1 << 20, sha256("an architecture"), 120'000, {{digest, sha256("a delta"), 70'000}}},
+          RoundStart{3, digest, 1 << 20, sha256("an architecture"), 120'000, {{digest, sha256("a delta"), 70'000, 2}}},
           Fetch{digest, 256 << 10, kChunkBytes},
           Chunk{digest, 512 << 10, Bytes(1000, std::byte{7})},
           UpdateOffer{3, digest, 70'000, sha256("an architecture"), 4708, 0.25, {{"topk", 0.5, 0.25}, {"zstd", 0.5, 0.25}}},

@@ -44,7 +44,7 @@ TEST(Messages, ComeBackAsTheyWere) {
 
 TEST(Messages, HaveTheLayoutOfDocsWire) {
   EXPECT_EQ(hex(encode_message(Fetch{Digest{std::byte{0xab}}, 0x0102, 0x10000})),
-            "030004ab" + std::string(62, '0') + "0201000000000000" + "00000100");
+            "040004ab" + std::string(62, '0') + "0201000000000000" + "00000100");
 }
 
 TEST(Messages, ShortOrLongByOneByteAreRefused) {
@@ -66,9 +66,9 @@ TEST(Messages, NameWhatIsShort) {
 TEST(Messages, OfAnotherVersionOrKindAreRefused) {
   auto bytes = encode_message(Hello{});
   bytes[0] = std::byte{kProtocolMinor + 1};
-  EXPECT_THAT(refusal_of(bytes), HasSubstr("fl/1.3"));
+  EXPECT_THAT(refusal_of(bytes), HasSubstr("fl/1.4"));
   bytes = encode_message(Hello{});
-  for (const int type : {0, 13, 255}) {
+  for (const int type : {0, 14, 255}) {
     bytes[2] = std::byte(type);
     EXPECT_THAT(refusal_of(bytes), HasSubstr("unknown type")) << type;
   }

@@ -66,6 +66,25 @@ INSTANTIATE_TEST_SUITE_P(Rules, EvilCoordinator,
                                          Rule{"few-confirmations", "1 confirmed the survivors"}),
                          name_of);
 
+/// Lies that show in the second round.
+class EvilPublisher : public Evil {};
+TEST_P(EvilPublisher, IsRefusedByEveryNodeInTheNextRound) {
+  auto evil = coordinator(GetParam().broken);
+  std::vector<Process> nodes;
+  for (const auto& site : kSites) nodes.push_back(node(site, "honest"));
+  for (auto& one : nodes) {
+    one.wait_for(GetParam().named);
+    EXPECT_THAT(one.output(), HasSubstr(GetParam().named)) << evil.output();
+  }
+  evil.wait_for("round 2: ");
+  EXPECT_THAT(evil.output(), HasSubstr("round 1: complete"));
+  EXPECT_THAT(evil.output(), HasSubstr("round 2: void"));
+}
+INSTANTIATE_TEST_SUITE_P(Rules, EvilPublisher,
+                         testing::Values(Rule{"crafted-model", "stops: the coordinator's model is not what its published sums make of this site's"},
+                                         Rule{"unpublished-model", "refuses: this node could not make the model itself, and 0 others did"}),
+                         name_of);
+
 class EvilCoordinatorOfTwoStories : public Evil {};
 TEST_F(EvilCoordinatorOfTwoStories, HearsTheFirstAnswerOnly) {
   auto evil = coordinator("two-stories");

@@ -4,6 +4,7 @@
 
 #include <iostream>
 
+#include "compression/update/sum_step.h"
 #include "coordinator/masked_sum.h"
 #include "node/session.h"
 #include "privacy/secure_aggregation/certificate_identity.h"
@@ -40,8 +41,34 @@ privacy::SessionContext terms() {
   context.job = "evil";
   context.quantiser = sha256("quantiser");
   context.k_min = 3;
+  context.recomputed = true;
   context.vectors = {{"update", kRing.words(), kRing.options().ring_bits}, {"totals", kRing.totals(), 64}};
   return context;
+}
+
+/// The model that round 1 begins with.
+const std::vector<float> kStart = made_delta(kSpace, 99);
+const compression::SumStep kStep(kRing, 1, 1, kSpace);
+
+/// Publishes a sum that is not the one it moves the model by, or none.
+struct PublishingSum : coordinator::MaskedSum {
+  using MaskedSum::MaskedSum;
+  std::string rule;
+  std::optional<Bytes> published() const override {
+    auto bytes = MaskedSum::published();
+    if (rule == "crafted-model") (*bytes)[0] ^= std::byte{1};
+    if (rule == "unpublished-model") return std::nullopt;
+    return bytes;
+  }
+};
+
+node::Patched patched(const node::Patch& patch) {
+  auto model = std::make_shared<Bytes>(*patch.base);
+  for (std::size_t i = 0; i < patch.deltas.size(); ++i)
+    if (auto made = kStep.apply(patch.deltas[i], patch.patches[i].round, {reinterpret_cast<float*>(model->data()), kSpace.size()}); !made)
+      return {nullptr, made.error().message};
+  if (sha256(*model) != patch.model) return {nullptr, "another hash"};
+  return {model, ""};
 }
 
 Time now() { return std::chrono::duration_cast<Time>(std::chrono::steady_clock::now().time_since_epoch()); }
@@ -86,17 +113,18 @@ std::vector<Message> lie(const std::string& rule, Message message) {
 
 int run_coordinator(const transport::TlsFiles& files, const std::string& rule) {
   const auto roster = must(privacy::CertificateRoster::open({files.certificate, files.key, files.ca, files.crl}));
-  coordinator::MaskedSum sum(kRing, 1, terms(), roster, 4s);
+  PublishingSum sum(kRing, 1, terms(), roster, 4s);
+  sum.rule = rule;
   coordinator::RoundOptions options;
-  options.rounds = 1;
+  options.rounds = rule.ends_with("-model") && rule != "split-model" ? 2 : 1;
+  options.downlink.mode = "sum";
   options.sites = 4;
   options.quorum = 3;
   options.quorum_share = 0;
   options.deadline = 15s;
   options.report_deadline = 3s;
   options.join_deadline = 60s;
-  const auto start = made_delta(kSpace, 99);
-  const auto bytes = std::as_bytes(std::span(start));
+  const auto bytes = std::as_bytes(std::span(kStart));
   coordinator::Coordinator machine({"plan", 1, options, kSpace, &sum, nullptr, std::make_shared<Bytes>(bytes.begin(), bytes.end()), nullptr});
   transport::ListenOptions listen;
   listen.endpoint = "127.0.0.1:0";
@@ -174,7 +202,8 @@ int run_node(const transport::TlsFiles& files, const std::string& port, const st
         if (const auto* refused = std::get_if<transport::Refused>(&send->message)) say("refuses: {}", refused->reason);
         for (const auto& message : lie_to_coordinator(rule, std::move(send->message))) link->send("coordinator", message);
       }
-      if (std::holds_alternative<node::ReadPlan>(effect)) step(node::PlanReady{true, "", "", 0, terms()});
+      if (std::holds_alternative<node::ReadPlan>(effect)) step(node::PlanReady{true, "", "", 0, terms(), {{hex(sha256(std::as_bytes(std::span(kStart)))), kStep.bytes()}}});
+      if (auto* patch = std::get_if<node::Patch>(&effect)) step(patched(*patch));
       if (auto* train = std::get_if<node::Train>(&effect)) {
         const auto delta = made_delta(kSpace, sha256(signer->name())[0] == std::byte{0} ? 1 : std::to_integer<std::uint64_t>(sha256(signer->name())[0]));
         step(node::Trained{train->round, coordinator::test::secret(kRing, delta, 10, train->round), 0, "", {}, true});

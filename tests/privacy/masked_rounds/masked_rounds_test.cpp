@@ -4,6 +4,7 @@
 #include <deque>
 #include <functional>
 
+#include "compression/update/sum_step.h"
 #include "coordinator/masked_sum.h"
 #include "node/session.h"
 #include "tests/coordinator/made.h"
@@ -42,14 +43,22 @@ class Federation {
     options.max_void_rounds = 10;
     limits.k_min = 3;
   }
+  /// Models travel as published sums.
+  void publish_sums() {
+    options.downlink.mode = "sum";
+    context.recomputed = expected.recomputed = true;
+  }
 
   /// Plays the job to its end. Returns the model's digest.
   Digest run(bool masked) {
     coordinator::SecureSum plain(ring, 1);
-    coordinator::MaskedSum hidden(ring, 1, context, *roster_, std::chrono::seconds(60));
+    Publisher hidden(ring, 1, context, *roster_, std::chrono::seconds(60));
+    hidden.publish = publish;
     auto& sum = masked ? static_cast<coordinator::RoundSum&>(hidden) : plain;
     const auto start = made_delta(space, 99);
     const auto bytes = std::as_bytes(std::span(start));
+    initial_ = hex(sha256(bytes));
+    whole = 0;
     Coordinator machine(Coordinator::Job{"plan", 1, options, space, &sum, nullptr, std::make_shared<Bytes>(bytes.begin(), bytes.end()), nullptr});
     machine_ = &machine;
     masked_ = masked;
@@ -80,6 +89,7 @@ class Federation {
   enum class Fate { kArrives, kLost, kCut, kRestart };
   std::function<Fate(const std::string& site, bool up, const transport::Message& message)> fate;
   std::function<void(const std::string& site, transport::Message& message)> tamper;  ///< towards the sites
+  std::function<std::optional<Bytes>(std::optional<Bytes> truth)> publish;  ///< what the coordinator says of a sum
 
   const ParameterSpace space = made_space();
   const compression::RingCodec ring = made_ring(space);
@@ -91,10 +101,16 @@ class Federation {
   std::map<std::string, std::string> stops;
   std::map<std::string, transport::SiteReport> reports;
   std::vector<transport::Message> up;  ///< all that sites said
+  int whole = 0;         ///< chunks of whole models
   bool durable = false;  ///< sites keep their sessions in files
   std::unique_ptr<test::TempDir> folder;
 
  private:
+  struct Publisher : coordinator::MaskedSum {
+    using MaskedSum::MaskedSum;
+    std::optional<Bytes> published() const override { return publish ? publish(MaskedSum::published()) : MaskedSum::published(); }
+    std::function<std::optional<Bytes>(std::optional<Bytes>)> publish;
+  };
   struct Letter {
     std::string site;
     bool up;
@@ -135,6 +151,9 @@ class Federation {
   }
   void tell_coordinator(const coordinator::Event& event) {
     for (auto& effect : machine_->step(event, now_)) {
+      const auto* send_ = std::get_if<coordinator::Send>(&effect);
+      const auto* chunk = send_ ? std::get_if<transport::Chunk>(&send_->message) : nullptr;
+      whole += chunk && chunk->bytes.size() == space.size() * sizeof(float);
       if (auto* send = std::get_if<coordinator::Send>(&effect)) letters_.push_back({send->peer, false, std::move(send->message)});
       if (auto* cut = std::get_if<coordinator::Cut>(&effect)) ADD_FAILURE() << cut->peer << ": " << cut->reason;
       if (auto* evaluate = std::get_if<coordinator::Evaluate>(&effect)) {
@@ -150,7 +169,8 @@ class Federation {
   void tell(const std::string& name, node::Event event) {
     for (auto& effect : sessions_.at(name).step(std::move(event), now_)) {
       if (auto* send = std::get_if<node::Send>(&effect)) letters_.push_back({name, true, std::move(send->message)});
-      if (std::get_if<node::ReadPlan>(&effect)) tell(name, node::PlanReady{true, "", "", 0, masked_ ? std::optional(expected) : std::nullopt});
+      if (std::get_if<node::ReadPlan>(&effect)) tell(name, plan_ready());
+      if (auto* patch = std::get_if<node::Patch>(&effect)) tell(name, patched(*patch));
       if (auto* train = std::get_if<node::Train>(&effect)) {
         std::vector<float> delta(space.size());
         std::memcpy(delta.data(), train->model->data(), train->model->size());
@@ -170,6 +190,24 @@ class Federation {
     }
   }
 
+  node::PlanReady plan_ready() const {
+    node::PlanReady ready{true, "", "", 0, {}, {}};
+    if (masked_) ready.masking = expected;
+    if (expected.recomputed) ready.sums = {initial_, step_.bytes()};
+    return ready;
+  }
+  node::Patched patched(const node::Patch& patch) const {
+    auto model = std::make_shared<Bytes>(*patch.base);
+    for (std::size_t i = 0; i < patch.deltas.size(); ++i) {
+      const auto applied = step_.apply(patch.deltas[i], patch.patches[i].round, {reinterpret_cast<float*>(model->data()), space.size()});
+      if (!applied) return {nullptr, applied.error().message};
+    }
+    if (sha256(*model) != patch.model) return {nullptr, "another hash"};
+    return {model, ""};
+  }
+
+  const compression::SumStep step_{ring, 1, 1, space};
+  std::string initial_;
   std::map<std::string, std::shared_ptr<privacy::KeySigner>> signers_;
   std::shared_ptr<const privacy::Roster> roster_;
   Coordinator* machine_ = nullptr;
@@ -207,13 +245,76 @@ TEST(MaskedRounds, GiveTheModelOfUnmaskedOnes) {
   EXPECT_EQ(hex(masked), hex(unmasked));
 }
 
+TEST(MaskedRounds, EverySiteMakesTheNextModelFromThePublishedSum) {
+  Federation federation(5);
+  federation.publish_sums();
+  const auto made = federation.run(true);
+  ASSERT_EQ(federation.records.size(), 3u);
+  for (const auto& record : federation.records) EXPECT_EQ(record.outcome, "complete") << record.refused;
+  EXPECT_THAT(federation.stops, IsEmpty());
+  EXPECT_EQ(federation.whole, 5) << "the first model; the others are made";
+  EXPECT_EQ(hex(made), hex(federation.run(false))) << "also without masks";
+  Federation fetching(5);
+  EXPECT_EQ(hex(made), hex(fetching.run(true)));
+}
+
+TEST(MaskedRounds, AModelThatThePublishedSumDoesNotMakeEndsEverySitesPart) {
+  Federation federation(5);
+  federation.publish_sums();
+  federation.publish = [](std::optional<Bytes> truth) {  // and trains on with a model of its own
+    (*truth)[0] ^= std::byte{1};
+    return truth;
+  };
+  federation.run(true);
+  ASSERT_EQ(federation.stops.size(), 5u);
+  for (const auto& [site, why] : federation.stops)
+    EXPECT_THAT(why, HasSubstr("not what its published sums make of this site's: another hash")) << site;
+  EXPECT_EQ(federation.records[0].outcome, "complete");
+  for (std::size_t r = 1; r < federation.records.size(); ++r) EXPECT_TRUE(federation.records[r].accepted.empty()) << r;
+}
+
+TEST(MaskedRounds, AModelThatNobodyCouldMakeIsNeverSummed) {
+  // The coordinator publishes nothing, so each site takes the model whole; round 1's is the plan's own.
+  Federation federation(5);
+  federation.publish_sums();
+  federation.publish = [](std::optional<Bytes>) { return std::nullopt; };
+  std::set<std::string> reasons;
+  federation.fate = [&](const std::string&, bool up, const transport::Message& message) {
+    if (const auto* refused = std::get_if<transport::Refused>(&message); refused && up) reasons.insert(refused->reason);
+    return Federation::Fate::kArrives;
+  };
+  federation.run(true);
+  EXPECT_EQ(federation.records[0].outcome, "complete");
+  ASSERT_GE(federation.records.size(), 2u);
+  EXPECT_EQ(federation.records[1].outcome, "void");
+  ASSERT_EQ(reasons.size(), 1u);
+  EXPECT_THAT(*reasons.begin(), HasSubstr("this node could not make the model itself, and 0 others did; more than 0 are needed"));
+}
+
+TEST(MaskedRounds, ASiteThatForgotItsModelReliesOnOthersThatMadeIt) {
+  Federation federation(5);
+  federation.publish_sums();
+  federation.fate = [&](const std::string& site, bool up, const transport::Message& message) {
+    const bool here = site == "site-1" && !up && std::holds_alternative<transport::RoundStart>(message) && round_of(message) == 2;
+    return here ? Federation::Fate::kRestart : Federation::Fate::kArrives;
+  };
+  int restarts = 0;
+  const auto once = federation.fate;
+  federation.fate = [&](const std::string& site, bool up, const transport::Message& message) {
+    const auto what = once(site, up, message);
+    return what == Federation::Fate::kRestart && restarts++ > 0 ? Federation::Fate::kArrives : what;
+  };
+  federation.run(true);
+  EXPECT_EQ(federation.whole, 6) << "site-1 fetched its second whole";
+  for (const auto& record : federation.records) EXPECT_EQ(record.outcome, "complete") << record.refused;
+}
+
 TEST(MaskedRounds, LetNothingOfASiteOutInTheClear) {
   Federation federation(4);
-  federation.limits.required = true;
   federation.run(true);
   for (const auto& message : federation.up) {
-    if (const auto* hello = std::get_if<transport::Hello>(&message)) {
-      EXPECT_EQ(hello->train_samples, 1u);
+    if (const auto* ready = std::get_if<transport::Ready>(&message)) {
+      EXPECT_EQ(ready->train_samples, 1u);
     }
     if (const auto* offer = std::get_if<transport::UpdateOffer>(&message)) {
       EXPECT_EQ(offer->samples, 0u);
@@ -256,6 +357,7 @@ TEST(MaskedRounds, SumExactlyTheSurvivorsWhereverASiteIsLost) {
 
 TEST(MaskedRounds, SurviveABrokenConnectionAtEveryMessage) {
   Federation federation(4);
+  federation.publish_sums();
   const auto unbroken = federation.run(true);
   int total = 0;
   federation.fate = [&](const std::string& site, bool, const transport::Message& message) {

@@ -80,6 +80,7 @@ struct Trial {
   std::vector<Input> inputs;
   std::vector<int> silent_from = {};  ///< by member; empty: nobody
   bool restart = false;
+  std::vector<bool> makers = {};  ///< members that made the model themselves; empty: nobody did
   std::uint64_t order = 0;  ///< of arrivals
   std::vector<Input> masked = {};  ///< as sent, by member; empty where nothing was
   std::map<Member, std::string> liars = {};
@@ -139,7 +140,7 @@ struct Trial {
     for (const auto& [member, box] : shuffled(std::move(boxes))) {
       if (!speaks(member, kBeforeWords)) continue;
       auto& words = masked[member - 1u] = inputs[member - 1u];
-      if (auto hidden = parties.at(member).mask(words.vectors()); !hidden) return std::unexpected(hidden.error());
+      if (auto hidden = parties.at(member).mask(words.vectors(), !makers.empty() && makers[member - 1u]); !hidden) return std::unexpected(hidden.error());
       add(outcome.sum, words, context.vectors[0].bits);
       if (auto joined = aggregation.joined(member); !joined) return std::unexpected(joined.error());
     }

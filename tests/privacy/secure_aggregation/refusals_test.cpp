@@ -221,7 +221,7 @@ TEST_F(Refusals, ConfirmationsMustBeOfTAliveMembersOverTheSameSet) {
   mask();
   const auto posts = *aggregation.close_survivors();
   Confirmations honest;
-  for (auto& [to, envelope] : posts) honest.entries.push_back({to, message<Confirmation>(*party(to).hear(envelope)).signature});
+  for (auto& [to, envelope] : posts) honest.entries.push_back({to, message<Confirmation>(*party(to).hear(envelope))});
   const auto with = [&](auto change) {
     auto forged = honest;
     change(forged.entries);
@@ -229,12 +229,13 @@ TEST_F(Refusals, ConfirmationsMustBeOfTAliveMembersOverTheSameSet) {
   };
   EXPECT_THAT(with([](auto& e) { e.resize(3); }), HasSubstr("3 confirmed the survivors; 4 are needed"));
   EXPECT_THAT(with([](auto& e) { e[1] = e[0]; }), HasSubstr("twice"));
-  EXPECT_THAT(with([](auto& e) { e[1].signature = e[2].signature; }), HasSubstr("signature does not verify"));
+  EXPECT_THAT(with([](auto& e) { e[1].confirmation = e[2].confirmation; }), HasSubstr("signature does not verify"));
   EXPECT_THAT(with([](auto& e) { e[1].member = 7; }), HasSubstr("who is no survivor"));
   // A signature over another set: what a coordinator collects that tells each node another story.
   EXPECT_THAT(with([&](auto& e) {
-                e[1].signature = *consortium.signers[1].sign(survivors_statement(sha256("another group"), Survivors{{1, 2, 3, 4, 5}, {}}));
+                e[1].confirmation.signature = *consortium.signers[1].sign(survivors_statement(sha256("another group"), Survivors{{1, 2, 3, 4, 5}, {}}, false));
               }), HasSubstr("signature does not verify"));
+  EXPECT_THAT(with([](auto& e) { e[1].confirmation.recomputed = true; }), HasSubstr("signature does not verify"));
   EXPECT_EQ(with([](auto&) {}), "");
 }
 
