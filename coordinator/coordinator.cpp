@@ -20,9 +20,10 @@ Effects Coordinator::step(const Event& event, Time now) {
   effects_.clear();
   if (const auto* came = std::get_if<Came>(&event)) {
     sites_[came->peer].here = true;
+    sites_[came->peer].ready = false;
     if (round_) round_->came(came->peer);
   } else if (const auto* left = std::get_if<Left>(&event)) {
-    sites_[left->peer].here = false;
+    sites_[left->peer].here = sites_[left->peer].ready = false;
     if (round_) send(round_->left(left->peer, left->why));
   } else if (const auto* said = std::get_if<Said>(&event)) {
     std::visit([&](const auto& message) { hear(said->peer, message, now); }, said->message);
@@ -47,7 +48,9 @@ void Coordinator::hear(const std::string& peer, const Ready& ready, Time now) {
                                              Accumulator::kMaxWeight)});
     return;
   }
-  sites_[peer].samples = ready.train_samples;
+  auto& site = sites_[peer];
+  site.samples = ready.train_samples;
+  site.ready = site.samples > 0;
   if (phase_ == Phase::kFinished) send(peer, Goodbye{"the job is over"});
   if (phase_ == Phase::kRound && round_->invited(peer)) send(round_->invite(peer, now));
   if (phase_ == Phase::kReporting) send(peer, finish_message());
@@ -94,7 +97,7 @@ void Coordinator::hear(const std::string& peer, const Other& message, Time) {
 }
 
 bool Coordinator::gathered(Time now) const {
-  const auto ready = std::ranges::count_if(sites_, [](const auto& s) { return s.second.here && s.second.samples > 0; });
+  const auto ready = std::ranges::count_if(sites_, [](const auto& s) { return s.second.ready; });
   if (ready < job_.options.quorum) return false;
   return rounds_done_ > 0 || ready >= std::max(job_.options.sites, job_.options.quorum) || now >= job_.options.join_deadline;
 }
@@ -123,8 +126,10 @@ void Coordinator::advance(Time now) {
 Cohort Coordinator::draw_cohort() const {
   std::vector<std::string> names;
   for (const auto& [name, site] : sites_)
-    if (site.here && site.samples > 0) names.push_back(name);
-  RandomStream(job_.seed, "cohort", {rounds_done_ + 1}).shuffle(std::span(names));
+    if (site.ready) names.push_back(name);
+  // Who makes each model from the last one must not sit out: where there are more sites than a sum has room for, it is
+  // the same ones that are asked.
+  if (job_.options.downlink.mode != "sum") RandomStream(job_.seed, "cohort", {rounds_done_ + 1}).shuffle(std::span(names));
   const auto wanted = job_.options.cohort > 0 ? std::size_t(job_.options.cohort) : names.size();
   names.resize(std::min({names.size(), wanted, job_.sum->max_nodes()}));
   Cohort cohort;
@@ -160,7 +165,7 @@ void Coordinator::start_reports(Time now) {
   phase_ = Phase::kReporting;
   since_ = now;
   for (const auto& [name, site] : sites_)
-    if (site.here && site.samples > 0) send(name, finish_message());
+    if (site.ready) send(name, finish_message());
 }
 
 void Coordinator::finish(bool completed, const std::string& reason) {

@@ -68,8 +68,9 @@ class Coordinator {
  private:
   enum class Phase { kGathering, kRound, kEvaluating, kReporting, kFinished };
   struct Site {
-    std::uint64_t samples = 0;
+    std::uint64_t samples = 0;  ///< once it was ready
     bool here = false;
+    bool ready = false;         ///< on this connection, with images
     std::optional<transport::Accepted> accepted;  ///< its last update in a sum; the message may be lost
     std::optional<transport::SiteReport> report;
   };

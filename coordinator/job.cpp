@@ -118,7 +118,7 @@ Result<std::unique_ptr<Job>> Job::prepare(const JobOptions& options, const std::
     TRY(models::save_model(out / "teacher.safetensors", *job->derived_->teacher->model(), origin));
   const bool statistics = std::ranges::any_of(student.space().pieces(), [](const Piece& piece) { return is_statistic(piece.role); });
   TRY(check_privacy(job->options_.privacy.differential_privacy, job->options_.update, options.training, statistics));
-  TRY(job->make_sum(student.space()));
+  TRY(job->make_codec(student.space()));
   const auto& downlink = job->options_.federation.downlink;
   if (downlink.mode == "delta") job->downlink_.emplace(TRY(compression::ModelDelta::create(downlink, student.space())));
 
@@ -134,7 +134,9 @@ Result<std::unique_ptr<Job>> Job::prepare(const JobOptions& options, const std::
     teacher = blob_of(model);
     plan.teacher = {hex(sha256(*teacher)), teacher->size(), model.spec()};
   }
-  job->machine_ = std::make_unique<Coordinator>(Coordinator::Job{write_options(plan), options.seed, job->options_.federation, student.space(),
+  const auto text = write_options(plan);
+  TRY(job->make_sum(text, student.space()));
+  job->machine_ = std::make_unique<Coordinator>(Coordinator::Job{text, options.seed, job->options_.federation, student.space(),
                                                                  job->sum_.get(), job->downlink_ ? &*job->downlink_ : nullptr, initial, teacher});
   return job;
 }
@@ -144,8 +146,12 @@ Result<std::unique_ptr<Job>> Job::prepare(const JobOptions& options, const std::
 Result<void> Job::settle_downlink() {
   auto& downlink = options_.federation.downlink;
   const bool everybody = options_.federation.cohort == 0;  // who sits out rounds has no model to start from
-  if (downlink.mode == "auto") downlink.mode = options_.privacy.secure_aggregation.masked() && everybody ? "sum" : "full";
+  const bool masked = options_.privacy.secure_aggregation.masked() && options_.update.profile == "secure";
+  if (downlink.mode == "auto") downlink.mode = masked && everybody ? "sum" : "full";
   downlink.rate = options_.federation.learning_rate;
+  if (masked && downlink.mode != "sum")
+    spdlog::warn("federation.downlink.mode: {}: sites cannot make the models themselves, and refuse masked plans of that kind unless their "
+                 "limits.secure_aggregation.recompute is false{}", downlink.mode, everybody ? "" : "; federation.cohort: 0 would allow mode: sum");
   if (downlink.mode != "sum") return {};
   if (options_.update.profile != "secure") return fail(Code::kInvalid, "federation.downlink.mode: sum needs update.profile: secure");
   if (!everybody)
@@ -177,11 +183,10 @@ Result<void> Job::size_ring() {
   return {};
 }
 
-/// The sum of the plan's wire profile.
-Result<void> Job::make_sum(const ParameterSpace& space) {
+/// Of the wire profile; fills in what noise needs.
+Result<void> Job::make_codec(const ParameterSpace& space) {
   if (options_.update.profile != "secure") {
     codec_.emplace(TRY(compression::UpdateCodec::create(options_.update, space)));
-    sum_ = std::make_unique<PlainSum>(*codec_, space.size());
     return {};
   }
   auto& ring = options_.update.ring;
@@ -196,16 +201,20 @@ Result<void> Job::make_sum(const ParameterSpace& space) {
     ring.ring_bits = TRY(compression::ring_bits(ring));
   }
   ring_.emplace(TRY(compression::RingCodec::create(ring, space)));
+  return {};
+}
+
+/// The sum of the plan's wire profile. plan: as every node will read it.
+Result<void> Job::make_sum(const std::string& plan, const ParameterSpace& space) {
+  if (codec_) {
+    sum_ = std::make_unique<PlainSum>(*codec_, space.size());
+    return {};
+  }
   if (!options_.privacy.secure_aggregation.masked()) {
     sum_ = std::make_unique<SecureSum>(*ring_, options_.seed);
     return {};
   }
-  Plan plan;  // as every node will read it, as far as sessions go
-  plan.job = options_.job;
-  plan.seed = options_.seed;
-  plan.privacy = options_.privacy;
-  plan.downlink = options_.federation.downlink;
-  auto context = session_context(plan, *ring_);
+  auto context = session_context(plan_, plan, *ring_);
   const auto run = TRY(privacy::Secret<4>::random());  // tells this run's rounds from those of another run of the job
   std::memcpy(&context.attempt, run.view().data(), sizeof context.attempt);
   sum_ = std::make_unique<MaskedSum>(*ring_, options_.seed, std::move(context), *roster_, options_.privacy.secure_aggregation.step_deadline);

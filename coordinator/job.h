@@ -76,7 +76,8 @@ class Job {
   nlohmann::ordered_json privacy_spent(int rounds) const;
   Result<void> settle_downlink();
   Result<void> size_ring();
-  Result<void> make_sum(const ParameterSpace& space);
+  Result<void> make_codec(const ParameterSpace& space);
+  Result<void> make_sum(const std::string& plan, const ParameterSpace& space);
   JobOptions options_;
   Plan plan_;
   std::string config_hash_;

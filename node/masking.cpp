@@ -8,12 +8,13 @@ namespace preceptor::node {
 namespace {
 
 constexpr std::uint64_t kMaxState = 64 << 20;
+constexpr std::uint64_t kMaxModel = std::uint64_t{8} << 30;
 
 Result<void> expect_same(const privacy::SessionContext& is, const privacy::SessionContext& expected, const transport::RoundStart& told) {
   if (is.job != expected.job || is.suite != expected.suite || is.vectors != expected.vectors || is.k_min != expected.k_min ||
       is.colluders != expected.colluders || is.recomputed != expected.recomputed)
     return fail(Code::kRefused, "secure aggregation on other terms than the plan's");
-  if (is.quantiser != expected.quantiser) return fail(Code::kRefused, "another quantiser than the plan's");
+  if (is.plan != expected.plan) return fail(Code::kRefused, "another plan than the one that this site accepted");
   if (is.round != told.round) return fail(Code::kRefused, "secure aggregation of round {}; this site was asked for round {}", is.round, told.round);
   if (is.model != told.model || is.architecture != told.architecture)
     return fail(Code::kRefused, "another model than the one that this site was given");
@@ -40,7 +41,7 @@ Result<void> Masking::begin(privacy::SessionContext expected) {
   auto session = TRY(read_file(place_.folder / "session", kMaxState));
   const privacy::WipeLater wipe(session);
   party_ = TRY(privacy::Party::restore(session, *place_.signer, *place_.roster, spent_));
-  if (party_->masked() && std::filesystem::exists(place_.folder / "masked")) masked_ = TRY(read_file(place_.folder / "masked", std::uint64_t{8} << 30));
+  if (party_->masked() && std::filesystem::exists(place_.folder / "masked")) masked_ = TRY(read_file(place_.folder / "masked", kMaxModel));
   return {};
 }
 
@@ -80,7 +81,29 @@ void Masking::end() {
   party_.reset();
 }
 
-Result<Bytes> Masking::mask(Bytes update, bool made_here) {
+std::optional<Digest> Masking::vouched() const {
+  if (!party_ || !party_->opened() || !party_->context().recomputed) return std::nullopt;
+  return party_->context().model;
+}
+
+void Masking::keep_model(const HeldModel& model) const {
+  if (place_.folder.empty()) return;
+  if (const auto kept = write_file(place_.folder / "model", store(model, expected_->plan), 0600); !kept)
+    spdlog::warn("the global model is not kept: {}; after a restart this site has to believe the coordinator's or other sites", kept.error().message);
+}
+
+std::optional<HeldModel> Masking::kept_model() const {
+  const auto path = place_.folder / "model";
+  if (place_.folder.empty() || !on() || !std::filesystem::exists(path)) return std::nullopt;
+  const auto bytes = read_file(path, kMaxModel);
+  auto model = bytes ? restore_model(*bytes, expected_->plan) : std::unexpected(bytes.error());
+  if (model) return std::move(*model);
+  spdlog::info("{}: {}; the coordinator's is fetched", path.string(), model.error().message);
+  return std::nullopt;
+}
+
+Result<Bytes> Masking::mask(Bytes update, const transport::RoundStart& round, bool recomputed) {
+  TRY(expect_same(party_->context(), *expected_, round));
   if (party_->masked()) {
     if (masked_.empty()) return fail(Code::kRefused, "the masked update of this round is lost; it is spent");
     return masked_;
@@ -97,7 +120,7 @@ Result<Bytes> Masking::mask(Bytes update, bool made_here) {
   std::memcpy(totals.data(), update.data() + packed, 8 * totals.size());
   std::vector<privacy::Words> all{std::span(words)};
   if (!totals.empty()) all.push_back(std::span(totals));
-  const auto done = party_->mask(all, made_here);
+  const auto done = party_->mask(all, recomputed);
   OPENSSL_cleanse(update.data(), update.size());
   TRY(done);
   masked_ = compression::pack_words(words, bits);

@@ -3,6 +3,7 @@
 #include <memory>
 #include <optional>
 
+#include "node/held_model.h"
 #include "node/options.h"
 #include "privacy/secure_aggregation/party.h"
 #include "transport/messages.h"
@@ -34,8 +35,13 @@ class Masking {
   /// Whether mask may be called for a round, or has been.
   bool ready(std::uint32_t round) const { return party_ && party_->context().round == round && (party_->ready() || party_->masked()); }
   /// packed words and totals (compression::RingCodec::pack) → the same under masks. Once masked, always these bytes.
-  /// made_here: Party::mask's `recomputed`.
-  Result<Bytes> mask(Bytes update, bool made_here);
+  /// round: that the update was trained in, with its model; another session's masks are refused. recomputed: Party::mask's.
+  Result<Bytes> mask(Bytes update, const transport::RoundStart& round, bool recomputed);
+  /// The model of the session whose sum this site helped to open, where members vouch for it.
+  std::optional<Digest> vouched() const;
+  /// So that a daemon that starts again still has it. Where nothing is kept: does nothing, none.
+  void keep_model(const HeldModel& model) const;
+  std::optional<HeldModel> kept_model() const;
   /// No round is left: wipes the party, also what is kept of it.
   void end();
 

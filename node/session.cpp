@@ -78,9 +78,10 @@ void Session::plan_ready(PlanReady& answer) {
   if (answer.masking)
     if (auto begun = masking_.begin(std::move(*answer.masking)); !begun) return stop(false, "the plan is refused: " + begun.error().message);
   if (answer.sums) {
-    sum_bytes_ = answer.sums->bytes;
-    initial_ = parse_digest(answer.sums->initial);
-    if (!initial_) return stop(false, "the plan is refused: initial is not 64 hexadecimal digits");
+    const auto initial = parse_digest(answer.sums->initial);
+    if (!initial) return stop(false, "the plan is refused: initial is not 64 hexadecimal digits");
+    sums_ = {*initial, answer.sums->bytes, answer.sums->rounds};
+    if (auto kept = masking_.kept_model()) held_ = std::move(*kept);
   }
   planned_ = true;
   phase_ = Phase::kReady;
@@ -95,12 +96,16 @@ void Session::plan_ready(PlanReady& answer) {
 Ready Session::ready() const { return {masking_.on() ? std::min<std::uint64_t>(train_samples_, 1) : train_samples_}; }
 
 void Session::hear(RoundStart& start) {
+  if (!planned_) return;  // told again after Ready
+  if (start.round == 0 || (sums_ && start.round > sums_->rounds)) return stop(false, fmt::format("the coordinator speaks of round {}; the plan has no such round", start.round));
   if (round_ && round_->round == start.round) return;  // repeated after a reconnect
   next_round_ = start;
   if (phase_ == Phase::kMasking) settle(false, "the round closed without it");
 }
 
 void Session::hear(Finish& finish) {
+  if (!planned_) return;
+  if (sums_ && finish.rounds > sums_->rounds) return stop(false, fmt::format("the coordinator ends after round {}; the plan has no such round", finish.rounds));
   if (phase_ != Phase::kJudging && phase_ != Phase::kReporting) finish_ = finish;
   if (phase_ == Phase::kMasking) settle(false, "the round closed without it");
   masking_.end();
@@ -113,35 +118,44 @@ void Session::take_up_work() {
   if (!finish_ && !next_round_) return;
   const auto wanted = finish_ ? finish_->model : next_round_->model;
   if (coming_ && coming_->model == wanted) return;
+  receiver_.reset();  // of what was wanted before
   coming_ = Coming{wanted, finish_ ? finish_->model_bytes : next_round_->model_bytes, {}, {}};
   fetch_model();
 }
 
+/// The round that the next model is for.
+std::uint32_t Session::wanted_for() const { return finish_ ? finish_->rounds + 1 : next_round_->round; }
+
 /// Whether a patch may come behind others that have `bytes_before` together, the last of a round before `after`: each
-/// round moves the model once. All of them shorter than the model; sums as long as the plan says.
+/// round moves the model once. Together they are shorter than the model, but for a single sum.
 bool Session::follows(const ModelPatch& patch, std::uint32_t after, std::uint64_t bytes_before) const {
-  const auto over = finish_ ? finish_->rounds + 1 : next_round_->round;
-  if (patch.round < after || patch.round >= over) return false;
-  if (sum_bytes_) return patch.bytes == *sum_bytes_;
-  return patch.bytes > 0 && patch.bytes < coming_->bytes - bytes_before;
+  if (patch.round < after || patch.round >= wanted_for()) return false;
+  if (sums_ && patch.bytes != sums_->bytes) return false;
+  if (sums_ && bytes_before == 0) return true;
+  return patch.bytes > 0 && patch.bytes < coming_->bytes && bytes_before < coming_->bytes - patch.bytes;
 }
 
 /// By the cheapest way: it is here already, patches lead to it, or whole.
 void Session::fetch_model() {
-  if (held_ && held_digest_ == coming_->model) return use(held_, made_here_);
+  if (held_.blob && held_.digest == coming_->model) return use(held_.blob, held_.recomputed);
   const auto& patches = finish_ ? finish_->patches : next_round_->patches;
-  const auto first = held_ ? std::ranges::find(patches, held_digest_, &ModelPatch::base) : patches.end();
+  const auto first = held_.blob ? std::ranges::find(patches, held_.digest, &ModelPatch::base) : patches.end();
   std::uint64_t bytes = 0;
   bool sound = first != patches.end();
-  auto after = held_round_;
+  auto after = held_.round;
   for (auto patch = first; patch != patches.end() && sound; ++patch) {
     sound = follows(*patch, after, bytes);
     bytes += patch->bytes;
     after = patch->round + 1;
   }
-  if (!sound) return fetch_whole();
-  coming_->patches.assign(first, patches.end());
-  fetch_patch();
+  if (sound) {
+    coming_->patches.assign(first, patches.end());
+    return fetch_patch();
+  }
+  // The newest sum is always published: who was there in the round before can make the model.
+  if (sums_ && held_.recomputed && wanted_for() <= held_.round + 1 && coming_->model != sums_->initial)
+    return stop(false, fmt::format("no published sum leads from this site's model of round {} to the coordinator's of round {}", held_.round, wanted_for()));
+  fetch_whole();
 }
 
 void Session::fetch_patch() {
@@ -181,25 +195,24 @@ void Session::arrived() {
     effects_.push_back(UseTeacher{std::move(bytes)});
     return;
   }
-  if (coming_->patches.empty()) return use(std::make_shared<const Bytes>(std::move(bytes)), coming_->model == initial_);
+  if (coming_->patches.empty()) return use(std::make_shared<const Bytes>(std::move(bytes)), sums_ && coming_->model == sums_->initial);
   coming_->deltas.push_back(std::move(bytes));
   if (coming_->deltas.size() < coming_->patches.size()) return fetch_patch();
-  effects_.push_back(Patch{held_, coming_->patches, std::move(coming_->deltas), coming_->model});
+  effects_.push_back(Patch{held_.blob, coming_->patches, std::move(coming_->deltas), coming_->model});
 }
 
 void Session::patched(Patched& answer) {
   if (!coming_ || phase_ != Phase::kReady) return;
-  if (answer.model) return use(std::move(answer.model), made_here_);
-  if (sum_bytes_) return stop(false, "the coordinator's model is not what its published sums make of this site's: " + answer.why);
+  if (answer.model) return use(std::move(answer.model), held_.recomputed);
+  if (sums_) return stop(false, "the coordinator's model is not what its published sums make of this site's: " + answer.why);
   fetch_whole();
 }
 
-void Session::use(transport::Blob model, bool made_here) {
-  held_ = model;
-  held_digest_ = coming_->model;
-  held_round_ = finish_ ? finish_->rounds + 1 : next_round_->round;
-  made_here_ = made_here;
+void Session::use(transport::Blob model, bool recomputed) {
+  const bool first = !sums_ || coming_->model == sums_->initial;
+  held_ = {model, coming_->model, first ? wanted_for() : std::max(held_.round, wanted_for()), recomputed};
   coming_.reset();
+  keep_model();
   if (finish_) {
     phase_ = Phase::kJudging;
     effects_.push_back(Judge{std::move(model)});
@@ -208,6 +221,10 @@ void Session::use(transport::Blob model, bool made_here) {
     phase_ = Phase::kTraining;
     effects_.push_back(Train{round_->round, std::move(model), round_->architecture});
   }
+}
+
+void Session::keep_model() const {
+  if (sums_ && masking_.on()) masking_.keep_model(held_);
 }
 
 void Session::trained(Trained& answer) {
@@ -221,7 +238,7 @@ void Session::trained(Trained& answer) {
 
 void Session::mask_if_ready() {
   if (phase_ != Phase::kMasking || !masking_.ready(unmasked_->round)) return;
-  auto masked = masking_.mask(std::move(unmasked_->update), made_here_);
+  auto masked = masking_.mask(std::move(unmasked_->update), *round_, held_.recomputed);
   if (masked) return offer_update(std::move(*masked));
   send(Refused{unmasked_->round, masked.error().message});
   settle(false, masked.error().message);
@@ -240,6 +257,7 @@ void Session::offer_update(Bytes update) {
 
 /// Answered in any phase: keys and shares travel while this site trains, confirmations after its upload.
 void Session::hear(SecureAggregation& message) {
+  if (!planned_) return;  // told again after Ready
   const auto* told = next_round_ ? &*next_round_ : round_ ? &*round_ : nullptr;
   if (told && message.round != told->round) return;  // of a round that is over
   auto answer = masking_.hear(message, told);
@@ -249,6 +267,10 @@ void Session::hear(SecureAggregation& message) {
     return;
   }
   if (!answer->empty()) send(SecureAggregation{message.round, std::move(*answer)});
+  if (!held_.recomputed && held_.blob && masking_.vouched() == held_.digest) {
+    held_.recomputed = true;
+    keep_model();
+  }
   mask_if_ready();
 }
 
@@ -262,7 +284,13 @@ void Session::hear(Accepted& accepted) {
 
 void Session::hear(Refused& refused) {
   if (teacher_ && phase_ == Phase::kReady) return stop(false, "the plan's teacher is not to be had: " + refused.reason);
-  if (phase_ == Phase::kReady && coming_ && !coming_->patches.empty()) return fetch_whole();  // a patch that is no more
+  if (phase_ == Phase::kReady && coming_ && !coming_->patches.empty()) {  // a patch that is no more
+    if (!sums_ || finish_) return fetch_whole();
+    coming_.reset();  // nor is the model; the next round's is told soon
+    receiver_.reset();
+    next_round_.reset();
+    return;
+  }
   if (phase_ == Phase::kOffering && refused.round == offer_->round) settle(false, refused.reason);
   if (phase_ == Phase::kMasking && refused.round == unmasked_->round) settle(false, refused.reason);
 }

@@ -23,8 +23,9 @@ struct PlanReady {             ///< answer to ReadPlan
   std::uint64_t teacher_bytes = 0;
   std::optional<privacy::SessionContext> masking{};  ///< of a plan whose updates are masked
   struct PublishedSums {
-    std::string initial;     ///< SHA-256, hexadecimal, of the model that round 1 begins with
-    std::uint64_t bytes = 0; ///< of one
+    std::string initial;       ///< SHA-256, hexadecimal, of the model that round 1 begins with
+    std::uint64_t bytes = 0;   ///< of one
+    std::uint32_t rounds = 0;  ///< of the plan: no model is further than so many sums from the first
   };
   std::optional<PublishedSums> sums{};  ///< of a plan whose models the site makes itself
 };
@@ -87,7 +88,7 @@ using Effects = std::vector<Effect>;
 /// judge → report. Survives broken connections: it says hello again, fetches on where it stopped, and offers an
 /// update that is still waiting. Keeps the last model: what is here is not fetched again, and where the coordinator
 /// has patches for it, only these are. Where patches are published sums, a model that they do not lead to ends the
-/// session, and one that came whole counts as believed, not as made here. No socket, thread or clock.
+/// session, and one that came whole is only believed (HeldModel::recomputed). No socket, thread or clock.
 class Session {
  public:
   explicit Session(std::uint64_t train_samples) : Session(train_samples, {}, {}) {}
@@ -122,7 +123,9 @@ class Session {
   void fetch_patch();
   void fetch_whole();
   bool follows(const transport::ModelPatch& patch, std::uint32_t after, std::uint64_t bytes_before) const;
-  void use(transport::Blob model, bool made_here);
+  std::uint32_t wanted_for() const;
+  void use(transport::Blob model, bool recomputed);
+  void keep_model() const;
   void ask();
   void arrived();
   void take_up_work();
@@ -147,12 +150,13 @@ class Session {
     std::vector<Bytes> deltas;                   ///< those of the patches that are here
   };
   std::optional<Coming> coming_;
-  Digest held_digest_{};  ///< of held_
-  transport::Blob held_;  ///< the last model; null: none
-  std::uint32_t held_round_ = 0;  ///< that it was last given for
-  bool made_here_ = false;        ///< held_ is the plan's first model, or published sums made it of one that was
-  std::optional<std::uint64_t> sum_bytes_;  ///< of a plan whose models are made from published sums
-  std::optional<Digest> initial_;           ///< of such a plan
+  HeldModel held_;
+  struct Sums {
+    Digest initial{};
+    std::uint64_t bytes = 0;
+    std::uint32_t rounds = 0;
+  };
+  std::optional<Sums> sums_;  ///< of a plan whose models the site makes itself
   std::optional<transport::BlobReceiver> receiver_;
   std::optional<Digest> teacher_;  ///< on its way
   std::optional<transport::RoundStart> round_;  ///< being trained or offered

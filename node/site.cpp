@@ -51,7 +51,7 @@ PlanReady Site::weigh(const std::string& text) {
     auto made = compression::RingCodec::create(plan->update.ring, student->space());
     if (!made) return refuse(made.error().message);
     ring.emplace(std::move(*made));
-    if (plan->privacy.secure_aggregation.masked()) context = session_context(*plan, *ring);
+    if (plan->privacy.secure_aggregation.masked()) context = session_context(*plan, text, *ring);
   } else if (plan->privacy.secure_aggregation.masked()) {
     return refuse("privacy.secure_aggregation: masks need update.profile: secure");
   }
@@ -81,7 +81,7 @@ Result<std::optional<PlanReady::PublishedSums>> Site::settle_downlink(const Plan
   if (plan.downlink.mode != "sum") return std::nullopt;
   if (!ring) return fail(Code::kRefused, "downlink.mode: sum needs update.profile: secure");
   auto step = std::make_unique<compression::SumStep>(*ring, plan.seed, plan.downlink.rate, student);
-  PlanReady::PublishedSums sums{plan.initial, step->bytes()};
+  PlanReady::PublishedSums sums{plan.initial, step->bytes(), std::uint32_t(plan.rounds)};
   downlink_ = std::move(step);
   return sums;
 }

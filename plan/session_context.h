@@ -5,18 +5,17 @@
 namespace preceptor {
 
 /// What a plan says of every secure aggregation of its job; round, model, roster and members are the round's.
-/// Coordinator and node make it alike, each from the plan as it has it.
-inline privacy::SessionContext session_context(const Plan& plan, const compression::RingCodec& ring) {
+/// Coordinator and node make it alike, each from the plan as it has it. text: the plan as it travels, to the byte.
+inline privacy::SessionContext session_context(const Plan& plan, std::string_view text, const compression::RingCodec& ring) {
   const auto& options = plan.privacy.secure_aggregation;
   privacy::SessionContext context;
   context.job = plan.job;
-  auto quantiser = ring.options();
-  context.quantiser = sha256(fmt::format("seed: {}\n{}", plan.seed, write_options(quantiser)));
+  context.plan = sha256(text);
   context.k_min = options.k_min;
   context.colluders = options.colluders;
   context.recomputed = plan.downlink.mode == "sum";
   context.suite = privacy::Suite(options.suite);
-  context.vectors = {{"update", ring.words(), quantiser.ring_bits}};
+  context.vectors = {{"update", ring.words(), ring.options().ring_bits}};
   if (ring.totals() > 0) context.vectors.push_back({"totals", ring.totals(), 64});
   return context;
 }

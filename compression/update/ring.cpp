@@ -125,6 +125,20 @@ std::uint64_t RingCodec::weight_of(std::uint64_t samples) const {
   return std::clamp<std::uint64_t>(samples, 1, max_weight());
 }
 
+double RingCodec::norm_bound(std::size_t nodes, std::uint64_t weight) const {
+  const double n = double(nodes), d = double(transform_.size());
+  const double share = double(weight) / double(max_weight());
+  const double clipped = std::min(n * norm_bound_, share * options_.clip * scale_ + n * std::sqrt(d));
+  return clipped + options_.noise * (std::sqrt(d) + 10);
+}
+
+bool RingCodec::statistics_in_range(std::span<const float> mean) const {
+  return std::ranges::all_of(statistics_.pieces, [&](const Piece& piece) {
+    return std::ranges::all_of(mean.subspan(piece.offset, piece.size),
+                               [](float x) { return std::abs(x) < kStatisticsClip + 1; });  // 1: of rounding
+  });
+}
+
 /// Selection sampling (Knuth, TAOCP 2, algorithm 3.4.2 S): every subset is equally likely.
 std::vector<std::uint32_t> RingCodec::kept(const RingRound& round) const {
   std::vector<std::uint32_t> indices;

@@ -96,8 +96,13 @@ class RingCodec {
   std::size_t size() const { return packed_words() + 8 * totals(); }  ///< bytes of an update
   std::uint32_t limit() const { return limit_; }                       ///< Q
   double scale() const { return scale_; }                              ///< γ, 1/step
-  /// No honest node's rotated words have a larger L2 norm.
+  /// L2 norm of rotated words, in steps, that no sum of honest nodes of this weight together exceeds: each is clipped,
+  /// then weighted, then rounded. Noise may add to it, but for one sum in e^50.
+  double norm_bound(std::size_t nodes, std::uint64_t weight) const;
+  /// The same of one node of full weight, without noise.
   double norm_bound() const { return norm_bound_; }
+  /// Whether the statistics in a mean update are within what nodes clamp theirs to.
+  bool statistics_in_range(std::span<const float> mean) const;
   /// What a site of so many images adds to Totals::weight; 1 … max_weight().
   std::uint64_t weight_of(std::uint64_t samples) const;
   std::uint64_t max_weight() const;

@@ -64,11 +64,14 @@ Result<RingSum::Closed> RingSum::close(const RingRound& round) const {
     const double value = codec_->centred(word);
     square += value * value;
   }
-  const double most = double(nodes_) * codec_->norm_bound() * kSlack;
-  if (codec_->options().noise == 0 && std::sqrt(square) > most)
-    return fail(Code::kRefused, "the sum's norm {:.4g} is above {:.4g}, the most that {} clipped updates have",
-                std::sqrt(square), most, nodes_);
-  return Closed{codec_->decode(words_, totals.weight, round), std::move(totals)};
+  const double most = codec_->norm_bound(nodes_, totals.weight) * kSlack;
+  if (std::sqrt(square) > most)
+    return fail(Code::kRefused, "the sum's norm {:.4g} is above {:.4g}, the most that {} clipped updates of weight {} together have",
+                std::sqrt(square), most, nodes_, totals.weight);
+  auto mean = codec_->decode(words_, totals.weight, round);
+  if (!codec_->statistics_in_range(mean))
+    return fail(Code::kRefused, "a normalisation statistic beyond ±{}, to which every node clamps its own", RingCodec::kStatisticsClip);
+  return Closed{std::move(mean), std::move(totals)};
 }
 
 Result<Bytes> RingSum::publish() const {
@@ -112,8 +115,7 @@ Result<void> check_unmasked(const RingCodec& codec, std::span<const std::byte> u
   const auto packed = update.first(codec.packed_words());
   const int r = codec.options().ring_bits;
   if (!well_padded(packed, codec.words(), r)) return fail(Code::kCorrupt, "broken bit field");
-  TRY(check_totals(codec, totals_of(codec, update), 1));
-  if (codec.options().noise > 0) return {};
+  const auto totals = TRY(check_totals(codec, totals_of(codec, update), 1));
   double square = 0;
   std::uint32_t largest = 0;
   unpack_words(packed, codec.words(), r, [&](std::size_t first, std::span<const std::uint32_t> words) {
@@ -123,11 +125,11 @@ Result<void> check_unmasked(const RingCodec& codec, std::span<const std::byte> u
       if (first + i < codec.rotated()) square += double(value) * value;
     }
   });
-  if (largest > codec.limit())
+  const double most = codec.norm_bound(1, totals.weight) * kSlack;
+  if (largest > codec.limit() && codec.options().noise == 0)
     return fail(Code::kRefused, "a word of {}; the quantiser's are within ±{}", largest, codec.limit());
-  if (std::sqrt(square) > codec.norm_bound() * kSlack)
-    return fail(Code::kRefused, "its norm {:.4g} is above {:.4g}, the most that the clip leaves", std::sqrt(square),
-                codec.norm_bound());
+  if (std::sqrt(square) > most)
+    return fail(Code::kRefused, "its norm {:.4g} is above {:.4g}, the most that the clip leaves", std::sqrt(square), most);
   return {};
 }
 

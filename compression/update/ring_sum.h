@@ -30,7 +30,7 @@ class RingSum {
     Totals totals;
   };
   /// Judges the sum as a whole, then decodes it. Error: kRefused, when no cohort of honest nodes
-  /// could have made it: its norm (where there is no noise) or its weight is above what their clip allows.
+  /// could have made it: its norm, a statistic or its weight is above what their clip allows.
   Result<Closed> close(const RingRound& round) const;
 
   /// What everybody may know of an opened sum, and needs to move the model by it: packed words, weight (u64) and

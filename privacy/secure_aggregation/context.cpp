@@ -8,7 +8,7 @@ namespace preceptor::privacy {
 namespace {
 
 constexpr std::size_t kMaxVectors = 16;
-constexpr std::uint8_t kVersion = 2;  ///< 2: recomputed
+constexpr std::uint8_t kVersion = 2;  ///< 2: plan, recomputed
 
 }  // namespace
 
@@ -85,7 +85,7 @@ void encode(ByteWriter& out, const SessionContext& c) {
   put_name(out, c.job);
   out.put(c.round);
   out.put(c.attempt);
-  for (const auto* digest : {&c.model, &c.architecture, &c.roster, &c.quantiser})
+  for (const auto* digest : {&c.model, &c.architecture, &c.roster, &c.plan})
     out.put(std::span<const std::byte>(*digest));
   out.put(std::uint8_t(c.k_min));
   out.put(std::uint8_t(c.colluders));
@@ -109,7 +109,7 @@ Result<SessionContext> decode_context(ByteReader& in) {
   c.job = TRY(get_name(in));
   c.round = TRY(in.get<std::uint32_t>());
   c.attempt = TRY(in.get<std::uint32_t>());
-  for (auto* digest : {&c.model, &c.architecture, &c.roster, &c.quantiser}) *digest = TRY(get_digest(in));
+  for (auto* digest : {&c.model, &c.architecture, &c.roster, &c.plan}) *digest = TRY(get_digest(in));
   c.k_min = TRY(in.get<std::uint8_t>());
   c.colluders = TRY(in.get<std::uint8_t>());
   c.threshold = TRY(in.get<std::uint8_t>());

@@ -29,7 +29,7 @@ struct SessionContext {
   std::uint32_t round = 0, attempt = 0;
   Digest model{}, architecture{};
   Digest roster{};     ///< Roster::digest() of the pinned identities
-  Digest quantiser{};  ///< of all that turns an update into words
+  Digest plan{};       ///< of all that the members were asked to do, with what turns an update into words
   int k_min = 5;       ///< fewer survivors: no sum
   int colluders = 0;   ///< f: members whom the coordinator may have on its side
   int threshold = 0;   ///< t of the shares: threshold_of(members, colluders)

@@ -261,6 +261,7 @@ Result<Bytes> Party::answer(const Confirmations& confirmations) {
   for (const auto member : survivors_->dead)
     unmask.entries.push_back({member, ShareKind::kMaskKey, held_.at(member).mask_key.copy()});
   auto bytes = encode(session_, std::move(unmask));
+  opened_ = true;
   wipe_keys();
   return bytes;
 }

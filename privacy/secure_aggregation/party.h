@@ -40,6 +40,8 @@ class Party {
   /// Shares of all that take part are here: mask may be called.
   bool ready() const { return !sharers_.empty() && !masked_; }
   bool masked() const { return masked_; }
+  /// Its unmasking shares were given: every condition of this node for opening the sum was met.
+  bool opened() const { return opened_; }
   /// R2: hides words in place, all of context().vectors in their order, and spends the update. Words
   /// must be below 2^bits. The caller keeps the masked bytes until the round is over and resends only these.
   /// recomputed: this node made the session's model itself from what was published; it vouches for that.
@@ -88,7 +90,7 @@ class Party {
   Digest transcript_{}, group_{};
   std::map<Member, Held> held_;
   std::vector<Member> sharers_;  ///< self among them; empty before shares arrived
-  bool masked_ = false, finished_ = false, recomputed_ = false;
+  bool masked_ = false, finished_ = false, recomputed_ = false, opened_ = false;
   std::optional<Survivors> survivors_;
   std::map<std::uint8_t, Answer> answers_;  ///< by type of question
 };

@@ -50,6 +50,7 @@ Bytes Party::store() const {
   out.put(std::uint8_t(masked_));
   out.put(std::uint8_t(finished_));
   out.put(std::uint8_t(recomputed_));
+  out.put(std::uint8_t(opened_));
   put_long(out, encode(session_, survivors_.value_or(Survivors{})));
   out.put(std::uint8_t(answers_.size()));
   for (const auto& [type, answer] : answers_) {
@@ -87,6 +88,7 @@ Result<Party> Party::restore(std::span<const std::byte> bytes, const Signer& sig
   party.masked_ = TRY(in.get<std::uint8_t>()) != 0;
   party.finished_ = TRY(in.get<std::uint8_t>()) != 0;
   party.recomputed_ = TRY(in.get<std::uint8_t>()) != 0;
+  party.opened_ = TRY(in.get<std::uint8_t>()) != 0;
   if (auto survivors = TRY(get_message<Survivors>(in)); !survivors.alive.empty()) party.survivors_ = std::move(survivors);
   const auto answers = TRY(in.get<std::uint8_t>());
   for (int i = 0; i < answers; ++i) {

@@ -42,7 +42,7 @@ TEST(Coordinator, ASiteThatMissedARoundFetchesBothPatches) {
   auto& birch = hall.connect("birch");
   hall.run_rounds(2);
   hall.disconnect("birch", "power cut");
-  hall.run_rounds(4);
+  hall.run_rounds(3);
   const auto patches = birch.patches;
   hall.connect("birch");
   hall.run();

@@ -91,6 +91,12 @@ TEST_F(PatchTest, OfAnOlderRoundAreDroppedForTheNewest) {
   EXPECT_EQ(find<Train>(step(Patched{third})).at(0).round, 4u);
 }
 
+TEST_F(PatchTest, OfARoundThatWasOvertakenByAModelThatIsHereComeForNothing) {
+  const auto effects = hear(start_with({patch(first, one)}));
+  EXPECT_THAT(find<Train>(hear(round_start(4, first))), SizeIs(1));
+  EXPECT_THAT(serve(effects), IsEmpty()) << "its pieces were under way";
+}
+
 TEST_F(PatchTest, BringTheLastModelToTheVerdict) {
   auto last = finish(second);
   last.patches = {patch(first, one)};
@@ -111,7 +117,7 @@ class PublishedSumsTest : public SessionTest {
     step(Connected{});
     hear(Welcome{.plan = "the plan"});
     PlanReady ready{.accepted = true, .why = "", .teacher_sha256 = "", .teacher_bytes = 0};
-    ready.sums = {hex(sha256(*first)), sum->size()};
+    ready.sums = {hex(sha256(*first)), sum->size(), 10};
     step(ready);
     serve(hear(round_start(1, first)));
     hear(Accepted{1, sent<UpdateOffer>(train(1)).at(0).update});
@@ -145,21 +151,51 @@ TEST_F(PublishedSumsTest, TheLastModelMustFollowToo) {
   EXPECT_THAT(stopped(step(Patched{nullptr, "another hash"})), HasSubstr("not what its published sums make"));
 }
 
-TEST_F(PublishedSumsTest, NoRoundMovesTheModelTwiceAndNoneAheadOfItsTime) {
-  auto twice = patch(1);
-  auto again = twice;
-  again.base = sha256("between");
-  for (const auto& patches : {std::vector{twice, again}, std::vector{patch(2)}, std::vector{patch(0)}}) {
-    EXPECT_EQ(sent<Fetch>(hear(start_with(patches))).at(0).blob, sha256(*second)) << "taken whole, and only believed";
+TEST_F(PublishedSumsTest, WhereNoneLeadsFromTheRoundBeforeTheSessionEnds) {
+  auto longer = patch(1), between = patch(1), stranger = patch(1);
+  ++longer.bytes;
+  between.base = sha256("between");
+  stranger.base = sha256("a stranger");
+  for (const auto& patches : {std::vector<ModelPatch>{}, {longer}, {patch(1), between}, {patch(2)}, {patch(0)}, {stranger}}) {
+    EXPECT_THAT(stopped(hear(start_with(patches))), HasSubstr("no published sum leads from this site's model of round 1 to the coordinator's of round 2"));
     session = Session(4708);
     SetUp();
   }
 }
 
-TEST_F(PublishedSumsTest, OfAnotherLengthAreLeftAlone) {
-  auto longer = patch(1);
-  ++longer.bytes;
-  EXPECT_EQ(sent<Fetch>(hear(start_with({longer}))).at(0).blob, sha256(*second));
+TEST_F(PublishedSumsTest, AfterAnAbsenceTheModelIsTakenWhole) {
+  auto later = round_start(4, second);
+  later.patches = {{sha256("of round 3"), shelf.put(sum), sum->size(), 3}};
+  EXPECT_EQ(sent<Fetch>(hear(later)).at(0).blob, sha256(*second));
+}
+
+TEST_F(PublishedSumsTest, SeveralAreFetchedWhileTheyAreShorterThanTheModel) {
+  auto later = round_start(4, second);
+  const auto between = sha256("between");
+  later.patches = {patch(1), {between, shelf.put(sum), sum->size(), 3}};
+  EXPECT_EQ(sent<Fetch>(hear(later)).at(0).blob, sha256(*second)) << "each alone is longer than the model";
+}
+
+TEST_F(PublishedSumsTest, ThePlansFirstModelIsWelcomeAgain) {
+  // A coordinator that had to begin anew.
+  serve(hear(start_with({patch(1)})));
+  step(Patched{second});
+  hear(Accepted{2, sent<UpdateOffer>(train(2)).at(0).update});
+  EXPECT_THAT(find<Train>(serve(hear(round_start(1, first)))), SizeIs(1));
+}
+
+TEST_F(PublishedSumsTest, NoRoundIsBeyondThePlans) {
+  EXPECT_THAT(stopped(hear(round_start(11, second))), HasSubstr("speaks of round 11"));
+}
+
+TEST_F(PublishedSumsTest, ASumThatIsNoMoreEndsTheRoundAlone) {
+  auto gone = patch(1);
+  gone.delta = sha256("gone");
+  hear(start_with({gone}));
+  EXPECT_THAT(hear(Refused{2, "no such blob"}), IsEmpty());
+  auto next = round_start(3, second);
+  next.patches = {patch(1)};
+  EXPECT_THAT(find<Patch>(serve(hear(next))), SizeIs(1));
 }
 
 TEST_F(PublishedSumsTest, NeedTheDigestOfTheFirstModel) {
@@ -167,7 +203,7 @@ TEST_F(PublishedSumsTest, NeedTheDigestOfTheFirstModel) {
   step(Connected{});
   hear(Welcome{.plan = "the plan"});
   PlanReady ready{.accepted = true, .why = "", .teacher_sha256 = "", .teacher_bytes = 0};
-  ready.sums = {"no digest", sum->size()};
+  ready.sums = {"no digest", sum->size(), 10};
   EXPECT_EQ(stopped(step(ready)), "failed: the plan is refused: initial is not 64 hexadecimal digits");
 }
 

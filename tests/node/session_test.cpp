@@ -73,8 +73,8 @@ TEST_F(SessionTest, AConnectionThatBreaksWhileThePlanIsReadDoesNotReadItTwice) {
   step(Connected{});
   EXPECT_THAT(find<ReadPlan>(hear(Welcome{.plan = "p"})), SizeIs(1));
   EXPECT_THAT(reconnect(), IsEmpty());
-  hear(round_start(1, first));
-  EXPECT_THAT(sent<Fetch>(step(PlanReady{true, "", "", 0})), SizeIs(BlobReceiver::kWindow));
+  EXPECT_THAT(sent<Ready>(step(PlanReady{true, "", "", 0})), SizeIs(1));
+  EXPECT_THAT(sent<Fetch>(hear(round_start(1, first))), SizeIs(BlobReceiver::kWindow));
 }
 
 TEST_F(SessionTest, FetchingGoesOnBehindTheLastByteAfterAReconnect) {
@@ -91,7 +91,7 @@ TEST_F(SessionTest, FetchingGoesOnBehindTheLastByteAfterAReconnect) {
 
 TEST_F(SessionTest, TrainingGoesOnThroughAReconnect) {
   reach_training();
-  EXPECT_THAT(reconnect(), IsEmpty());
+  EXPECT_THAT(sent<Ready>(reconnect()), SizeIs(1));
   EXPECT_THAT(hear(round_start(1, first)), IsEmpty()) << "it is being trained already";
   EXPECT_THAT(sent<UpdateOffer>(train(1)), SizeIs(1));
 }
@@ -126,7 +126,7 @@ TEST_F(SessionTest, AnAcknowledgementThatWasLostWithItsConnectionCountsWhenTheOf
 
 TEST_F(SessionTest, JudgingGoesOnThroughAReconnectAndIsNotStartedTwice) {
   reach_judging();
-  EXPECT_THAT(reconnect(), IsEmpty());
+  EXPECT_THAT(sent<Ready>(reconnect()), SizeIs(1));
   EXPECT_THAT(hear(finish(second)), IsEmpty());
   EXPECT_THAT(sent<SiteReport>(step(Judged{})), SizeIs(1));
 }
@@ -150,11 +150,25 @@ TEST_F(SessionTest, AReportIsRepeatedAfterAReconnect) {
 TEST_F(SessionTest, SaysNothingWhileDisconnected) {
   step(Connected{});
   hear(Welcome{});
-  hear(round_start(1, first));
   step(Disconnected{});
-  EXPECT_EQ(sent<Ready>(step(PlanReady{true, "", "", 0})).at(0).train_samples, 4708u);
+  EXPECT_THAT(step(PlanReady{true, "", "", 0}), IsEmpty());
   step(Connected{});
-  EXPECT_EQ(sent<Fetch>(hear(Welcome{})).at(0).offset, 0u);
+  EXPECT_EQ(sent<Ready>(hear(Welcome{})).at(0).train_samples, 4708u);
+  EXPECT_EQ(sent<Fetch>(hear(round_start(1, first))).at(0).offset, 0u);
+}
+
+TEST_F(SessionTest, TakesUpNothingBeforeItHasAcceptedThePlan) {
+  step(Connected{});
+  hear(Welcome{});
+  EXPECT_THAT(hear(round_start(1, first)), IsEmpty());
+  EXPECT_THAT(hear(finish(first)), IsEmpty());
+  EXPECT_THAT(hear(SecureAggregation{1, {}}), IsEmpty());
+  EXPECT_THAT(sent<Fetch>(step(PlanReady{true, "", "", 0})), IsEmpty());
+}
+
+TEST_F(SessionTest, ARoundOfNoPlanEndsIt) {
+  reach_ready();
+  EXPECT_THAT(stopped(hear(round_start(0, first))), HasSubstr("speaks of round 0"));
 }
 
 TEST_F(SessionTest, ARoundThatWasMissedIsNotMadeUpFor) {
@@ -292,9 +306,10 @@ TEST_F(TeacherTest, IsFetchedBeforeTheFirstRoundIsTakenUp) {
   EXPECT_EQ(sent<Fetch>(fetches).at(0).blob, digest);
   EXPECT_THAT(hear(round_start(1, first)), IsEmpty());
   const auto effects = serve(std::move(fetches));
-  ASSERT_THAT(effects, SizeIs(2));
-  EXPECT_EQ(std::get<UseTeacher>(effects[0]).parameters, *teacher);
-  EXPECT_EQ(*std::get<Train>(effects[1]).model, *first);
+  ASSERT_THAT(effects, SizeIs(3));
+  EXPECT_THAT(sent<Ready>(effects), SizeIs(1));
+  EXPECT_EQ(std::get<UseTeacher>(effects[1]).parameters, *teacher);
+  EXPECT_EQ(*std::get<Train>(effects[2]).model, *first);
 }
 
 TEST_F(TeacherTest, IsFetchedOnAfterAReconnect) {

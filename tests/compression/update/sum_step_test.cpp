@@ -93,6 +93,41 @@ TEST_F(SumStepTest, RefusesWhatNoHonestCohortAddsUpTo) {
   std::memcpy(loud.data() + loud.size() - 4, &one, 4);
   std::memcpy(loud.data() + loud.size() - 12, &weight, 8);
   EXPECT_THAT(refusal(loud), HasSubstr("the sum's norm"));
+  // Nor may it say that loud updates had little weight: the mean divides by it.
+  loud = all_alike.publish().value();
+  const std::uint64_t least = 5;
+  std::memcpy(loud.data() + loud.size() - 12, &least, 8);
+  EXPECT_THAT(refusal(loud), HasSubstr("of weight 5 together"));
+}
+
+TEST_F(SumStepTest, RefusesStatisticsThatNoNodeSends) {
+  auto bytes = published;
+  const auto r = std::size_t(codec.options().ring_bits);
+  RingSum words(codec);
+  words.add(0, std::span(bytes).first(codec.packed_words()));
+  for (auto& word : words.words().subspan(codec.rotated())) word = codec.limit() * 5;
+  std::vector<std::uint32_t> all(words.words().begin(), words.words().end());
+  for (auto& word : all) word &= ~0u >> (32 - r);
+  const auto packed = pack_words(all, int(r));
+  std::ranges::copy(packed, bytes.begin());
+  EXPECT_THAT(refusal(bytes), HasSubstr("a normalisation statistic beyond ±1024"));
+}
+
+TEST_F(SumStepTest, NoiseMakesRoomForItselfAndNoMore) {
+  ParameterSpace plain;
+  plain.add("weight", {3000}, Role::kWeight);
+  const auto noisy = make({.bits = 7, .max_nodes = 5, .noise = 20}, plain);
+  const SumStep noisy_step(noisy, 1, 1, plain);
+  RandomStream random(1, "noise");
+  const auto with_noise = [&](double deviation) {
+    RingSum five(noisy);
+    for (std::uint64_t node = 0; node < 5; ++node) five.add(update_of(noisy, made_delta(plain, 1, node), node));
+    for (auto& word : five.words()) word += std::uint32_t(std::int32_t(std::lround(deviation * random.normal())));
+    std::vector<float> model(plain.size());
+    return bool(noisy_step.apply(five.publish().value(), 1, model));
+  };
+  EXPECT_TRUE(with_noise(20));
+  EXPECT_FALSE(with_noise(150));
 }
 
 TEST_F(SumStepTest, RefusesBitsBehindTheLastWord) {

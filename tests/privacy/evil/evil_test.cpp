@@ -82,7 +82,7 @@ TEST_P(EvilPublisher, IsRefusedByEveryNodeInTheNextRound) {
 }
 INSTANTIATE_TEST_SUITE_P(Rules, EvilPublisher,
                          testing::Values(Rule{"crafted-model", "stops: the coordinator's model is not what its published sums make of this site's"},
-                                         Rule{"unpublished-model", "refuses: this node could not make the model itself, and 0 others did"}),
+                                         Rule{"unpublished-model", "stops: no published sum leads from this site's model of round 1 to the coordinator's of round 2"}),
                          name_of);
 
 class EvilCoordinatorOfTwoStories : public Evil {};

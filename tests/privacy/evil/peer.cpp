@@ -39,7 +39,7 @@ const compression::RingCodec kRing = made_ring(kSpace);
 privacy::SessionContext terms() {
   privacy::SessionContext context;
   context.job = "evil";
-  context.quantiser = sha256("quantiser");
+  context.plan = sha256("plan");
   context.k_min = 3;
   context.recomputed = true;
   context.vectors = {{"update", kRing.words(), kRing.options().ring_bits}, {"totals", kRing.totals(), 64}};

@@ -32,7 +32,7 @@ class Federation {
     }
     roster_ = std::make_shared<privacy::KeyRoster>(std::move(keys));
     context.job = "test";
-    context.quantiser = sha256("quantiser");
+    context.plan = sha256("plan");
     context.k_min = k_min;
     context.vectors = {{"update", ring.words(), ring.options().ring_bits}, {"totals", ring.totals(), 64}};
     expected = context;
@@ -86,9 +86,11 @@ class Federation {
 
   /// Asked before each delivery. kLost: the site is never heard of again. kCut: its connection breaks there, the
   /// message is lost, and it comes back at once. kRestart: the same, and the site has forgotten all but its files.
-  enum class Fate { kArrives, kLost, kCut, kRestart };
+  /// kLater: others first.
+  enum class Fate { kArrives, kLost, kCut, kRestart, kLater };
   std::function<Fate(const std::string& site, bool up, const transport::Message& message)> fate;
   std::function<void(const std::string& site, transport::Message& message)> tamper;  ///< towards the sites
+  std::function<std::vector<transport::Message>(const std::string& site, const transport::Message& behind)> inject;
   std::function<std::optional<Bytes>(std::optional<Bytes> truth)> publish;  ///< what the coordinator says of a sum
 
   const ParameterSpace space = made_space();
@@ -128,6 +130,7 @@ class Federation {
     letters_.pop_front();
     if (gone_.contains(name)) return;
     const auto what = fate ? fate(name, is_up, message) : Fate::kArrives;
+    if (what == Fate::kLater) return letters_.push_back({name, is_up, std::move(message)});
     if (what != Fate::kArrives) {
       std::erase_if(letters_, [&](const Letter& letter) { return letter.site == name; });
       tell(name, node::Disconnected{});
@@ -146,7 +149,9 @@ class Federation {
       tell_coordinator(coordinator::Said{name, std::move(copy)});
     } else {
       if (tamper) tamper(name, copy);
-      tell(name, node::Heard{std::move(copy)});
+      tell(name, node::Heard{copy});
+      if (inject)
+        for (auto& more : inject(name, copy)) tell(name, node::Heard{std::move(more)});
     }
   }
   void tell_coordinator(const coordinator::Event& event) {
@@ -185,28 +190,30 @@ class Federation {
         report.verdict = "federation helped";
         tell(name, node::Judged{report, ""});
       }
-      if (auto* stop = std::get_if<node::Stop>(&effect))
+      if (auto* stop = std::get_if<node::Stop>(&effect)) {
         if (!stop->completed) stops[name] = stop->reason;
+        gone_.insert(name);  // the daemon leaves
+      }
     }
   }
 
   node::PlanReady plan_ready() const {
     node::PlanReady ready{true, "", "", 0, {}, {}};
     if (masked_) ready.masking = expected;
-    if (expected.recomputed) ready.sums = {initial_, step_.bytes()};
+    if (expected.recomputed) ready.sums = {initial_, step().bytes(), std::uint32_t(options.rounds)};
     return ready;
   }
+  compression::SumStep step() const { return {ring, 1, options.learning_rate, space}; }
   node::Patched patched(const node::Patch& patch) const {
     auto model = std::make_shared<Bytes>(*patch.base);
     for (std::size_t i = 0; i < patch.deltas.size(); ++i) {
-      const auto applied = step_.apply(patch.deltas[i], patch.patches[i].round, {reinterpret_cast<float*>(model->data()), space.size()});
+      const auto applied = step().apply(patch.deltas[i], patch.patches[i].round, {reinterpret_cast<float*>(model->data()), space.size()});
       if (!applied) return {nullptr, applied.error().message};
     }
     if (sha256(*model) != patch.model) return {nullptr, "another hash"};
     return {model, ""};
   }
 
-  const compression::SumStep step_{ring, 1, 1, space};
   std::string initial_;
   std::map<std::string, std::shared_ptr<privacy::KeySigner>> signers_;
   std::shared_ptr<const privacy::Roster> roster_;
@@ -273,40 +280,118 @@ TEST(MaskedRounds, AModelThatThePublishedSumDoesNotMakeEndsEverySitesPart) {
   for (std::size_t r = 1; r < federation.records.size(); ++r) EXPECT_TRUE(federation.records[r].accepted.empty()) << r;
 }
 
-TEST(MaskedRounds, AModelThatNobodyCouldMakeIsNeverSummed) {
-  // The coordinator publishes nothing, so each site takes the model whole; round 1's is the plan's own.
+/// The named site restarts when it is told of its round, once.
+auto restarts(std::map<std::string, std::uint32_t> when) {
+  return [when = std::move(when)](const std::string& site, bool up, const transport::Message& message) mutable {
+    const auto due = when.find(site);
+    if (up || due == when.end() || !std::holds_alternative<transport::RoundStart>(message) || round_of(message) != due->second) return Federation::Fate::kArrives;
+    when.erase(due);
+    return Federation::Fate::kRestart;
+  };
+}
+
+TEST(MaskedRounds, AModelThatNoSumIsPublishedForEndsEverySitesPart) {
   Federation federation(5);
   federation.publish_sums();
   federation.publish = [](std::optional<Bytes>) { return std::nullopt; };
+  federation.run(true);
+  ASSERT_EQ(federation.stops.size(), 5u);
+  for (const auto& [site, why] : federation.stops) EXPECT_THAT(why, HasSubstr("no published sum leads from this site's model of round 1")) << site;
+}
+
+TEST(MaskedRounds, AModelThatNobodyCouldMakeIsNeverSummed) {
+  // The coordinator waits until every site has lost its model.
+  Federation federation(5);
+  federation.publish_sums();
+  federation.options.max_void_rounds = 2;
   std::set<std::string> reasons;
-  federation.fate = [&](const std::string&, bool up, const transport::Message& message) {
+  auto all = restarts({{"site-0", 2}, {"site-1", 2}, {"site-2", 2}, {"site-3", 2}, {"site-4", 2}});
+  federation.fate = [&](const std::string& site, bool up, const transport::Message& message) {
     if (const auto* refused = std::get_if<transport::Refused>(&message); refused && up) reasons.insert(refused->reason);
-    return Federation::Fate::kArrives;
+    return all(site, up, message);
   };
   federation.run(true);
   EXPECT_EQ(federation.records[0].outcome, "complete");
-  ASSERT_GE(federation.records.size(), 2u);
-  EXPECT_EQ(federation.records[1].outcome, "void");
+  ASSERT_EQ(federation.records.size(), 3u);
+  for (const auto r : {1, 2}) EXPECT_EQ(federation.records[std::size_t(r)].outcome, "void");
   ASSERT_EQ(reasons.size(), 1u);
   EXPECT_THAT(*reasons.begin(), HasSubstr("this node could not make the model itself, and 0 others did; more than 0 are needed"));
 }
 
-TEST(MaskedRounds, ASiteThatForgotItsModelReliesOnOthersThatMadeIt) {
+TEST(MaskedRounds, MoveTheModelByTheServersRateAtEverySite) {
+  Federation federation(4);
+  federation.publish_sums();
+  federation.options.learning_rate = 0.5;
+  const auto made = federation.run(true);
+  EXPECT_EQ(federation.whole, 4);
+  EXPECT_THAT(federation.stops, IsEmpty());
+  EXPECT_EQ(hex(made), hex(federation.run(false)));
+}
+
+TEST(MaskedRounds, SitesThatForgotTheirModelsRelyOnOthersAndThenVouchAgain) {
+  // Nothing is kept in files. In the end no site has a model that it made from the first one by itself.
+  Federation federation(4);
+  federation.publish_sums();
+  federation.options.rounds = 7;
+  federation.fate = restarts({{"site-0", 2}, {"site-1", 3}, {"site-2", 4}, {"site-3", 5}});
+  federation.run(true);
+  ASSERT_EQ(federation.records.size(), 7u);
+  for (const auto& record : federation.records) EXPECT_EQ(record.outcome, "complete") << record.round << ": " << record.refused;
+  EXPECT_EQ(federation.whole, 4 + 4);
+  EXPECT_THAT(federation.stops, IsEmpty());
+}
+
+TEST(MaskedRounds, SitesThatAllRestartAtOnceStillHaveTheirModels) {
+  Federation federation(4);
+  federation.publish_sums();
+  federation.durable = true;
+  federation.fate = restarts({{"site-0", 2}, {"site-1", 2}, {"site-2", 2}, {"site-3", 2}});
+  federation.run(true);
+  ASSERT_EQ(federation.records.size(), 3u);
+  for (const auto& record : federation.records) EXPECT_EQ(record.outcome, "complete") << record.round << ": " << record.refused;
+  EXPECT_EQ(federation.whole, 4) << "none is fetched again";
+}
+
+TEST(MaskedRounds, AnUpdateOfOneModelIsNeverMaskedForTheSessionOfAnother) {
+  // Keys and shares of round 2 are exchanged for the true model; then site-2 alone is told of another, which it has:
+  // were it to train that one, its masks would cancel, and others would vouch for it.
   Federation federation(5);
   federation.publish_sums();
+  bool shared = false;
+  std::optional<transport::RoundStart> first;
   federation.fate = [&](const std::string& site, bool up, const transport::Message& message) {
-    const bool here = site == "site-1" && !up && std::holds_alternative<transport::RoundStart>(message) && round_of(message) == 2;
-    return here ? Federation::Fate::kRestart : Federation::Fate::kArrives;
+    const bool fetches = site == "site-2" && up && std::holds_alternative<transport::Fetch>(message);
+    return fetches && first && !shared ? Federation::Fate::kLater : Federation::Fate::kArrives;
   };
-  int restarts = 0;
-  const auto once = federation.fate;
-  federation.fate = [&](const std::string& site, bool up, const transport::Message& message) {
-    const auto what = once(site, up, message);
-    return what == Federation::Fate::kRestart && restarts++ > 0 ? Federation::Fate::kArrives : what;
+  federation.inject = [&](const std::string& site, const transport::Message& behind) -> std::vector<transport::Message> {
+    if (const auto* start = std::get_if<transport::RoundStart>(&behind); start && site == "site-2" && start->round == 1) first = *start;
+    if (site != "site-2" || inner(behind) != 3 || round_of(behind) != 2 || shared) return {};
+    shared = true;
+    auto crafted = *first;
+    crafted.round = 2;
+    return {crafted};
+  };
+  federation.options.rounds = 2;
+  shared = true;  // round 1 is honest
+  const auto honest = federation.inject;
+  federation.inject = [&](const std::string& site, const transport::Message& behind) {
+    if (const auto* start = std::get_if<transport::RoundStart>(&behind); start && start->round == 2) shared = false;
+    return honest(site, behind);
   };
   federation.run(true);
-  EXPECT_EQ(federation.whole, 6) << "site-1 fetched its second whole";
-  for (const auto& record : federation.records) EXPECT_EQ(record.outcome, "complete") << record.refused;
+  ASSERT_EQ(federation.records.size(), 2u);
+  EXPECT_TRUE(shared);
+  EXPECT_THAT(federation.records[1].missing["site-2"], HasSubstr("another model than the one that this site was given"));
+  EXPECT_EQ(federation.records[1].accepted.size(), 4u);
+}
+
+TEST(MaskedRounds, MoreSitesThanASumHasRoomForAreAskedInTurnByNameSoThatModelsCanBeMade) {
+  Federation federation(9);  // the ring is for eight
+  federation.publish_sums();
+  federation.options.rounds = 5;
+  federation.run(true);
+  ASSERT_EQ(federation.records.size(), 5u);
+  for (const auto& record : federation.records) EXPECT_EQ(record.accepted.size(), 8u) << record.refused;
 }
 
 TEST(MaskedRounds, LetNothingOfASiteOutInTheClear) {
@@ -416,7 +501,7 @@ TEST(MaskedRounds, AreVoidWithAReasonWhenTooFewAreLeft) {
 TEST(MaskedRounds, ASiteRefusesAnInvitationOnOtherTermsAndIsNamed) {
   struct { const char* rule; std::function<void(privacy::SessionContext&)> change; } const cases[] = {
       {"other terms", [](auto& c) { c.colluders = 1; }},
-      {"another quantiser", [](auto& c) { c.quantiser = sha256("finer"); }},
+      {"another plan", [](auto& c) { c.plan = sha256("of another first model"); }},
       {"other terms", [](auto& c) { c.vectors.pop_back(); }},
   };
   for (const auto& [rule, change] : cases) {

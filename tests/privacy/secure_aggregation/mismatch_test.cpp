@@ -26,7 +26,7 @@ const Field kFields[] = {
     {"attempt", [](auto& c) { ++c.attempt; }},
     {"model", [](auto& c) { c.model = sha256("crafted for one"); }},
     {"architecture", [](auto& c) { c.architecture = sha256("another"); }},
-    {"quantiser", [](auto& c) { c.quantiser = sha256("finer"); }},
+    {"plan", [](auto& c) { c.plan = sha256("of another first model"); }},
     {"k_min", [](auto& c) { ++c.k_min; }},
     {"recomputed", [](auto& c) { c.recomputed = !c.recomputed; }},
     {"vectors", [](auto& c) { c.vectors[1].name = "other totals"; }},
