@@ -99,11 +99,11 @@ class TileRotation {
 ///
 /// That scale makes the estimate unbiased when the rotation is uniformly random. Hadamard's is not:
 /// where value j has a share r_j of its chunk's energy and k = Σ r_j², one bit leaves a bias of
-/// x_j (r_j - k) / 3 to first order, so |bias| <= max r |x| / 6; more bits leave less. Of two or
-/// three nonzeros r is large: one bit would leave 0.5 to 0.7 |x|, whatever n. So a chunk in which
-/// one value has over 1/16 of the energy is rotated a second time, after which r is about 1 / n.
-/// Measured, at one bit: at most 0.011 |x| of what was rotated once; of what was rotated twice
-/// 0.02 |x| for chunks of 64, 0.003 of 256, and 0.002 from 1024 on, where rounding decides ties.
+/// x_j (r_j - k) / 3 to first order, so |bias| <= max r |x| / 6; more bits leave less of small r.
+/// Of two or three unequal nonzeros one bit would leave 0.5 to 0.7 |x|, whatever n. So a chunk in
+/// which one value has over 1/16 of the energy is rotated a second time, after which r is about 1 /
+/// n. Measured: at most 0.011 |x| of what was rotated once; of what was rotated twice 0.02 |x| for
+/// chunks of 64, 0.003 of 256, and 0.002 from 1024 on, where rounding decides ties.
 ///
 /// Layout: varint n, u64 seed of the signs, fp32 scale a chunk, negative where it was rotated
 /// twice, then the planes of the codes. With scale "least", which is biased anyway, none is.
