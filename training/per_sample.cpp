@@ -3,6 +3,8 @@
 #include <torch/csrc/autograd/engine.h>
 #include <torch/torch.h>
 
+#include <cmath>
+
 #include "common/log.h"
 #include "models/adaptable.h"
 #include "training/layer_gradients.h"
@@ -11,7 +13,7 @@ namespace preceptor::training {
 namespace {
 
 constexpr std::int64_t kChecked = 2;    ///< images of each batch size that are done both ways
-constexpr double kTolerance = 5e-3;     ///< relative, between the two: rounding of deep networks, and no more
+constexpr double kTolerance = 5e-4;     ///< relative, between the two: half of what kClipShare leaves; below 1e-5 is usual
 
 /// Factors for the first `count` of the norms; 0 for padding, and where a gradient is zero.
 at::Tensor factors_for(const at::Tensor& norms, std::int64_t count, double bound) {
@@ -105,15 +107,28 @@ SampleNorms PerSampleGradients::add_clipped(const Batch& batch, std::int64_t cou
   return result;
 }
 
+/// Of image i with its own shapes, and so its own rounding, but among other images: what differs from the norm it has in its
+/// batch is what those bear on it, or a rule's mistake. An image alone would be rounded in another way, which turns some ReLU
+/// that is almost at 0; each changes the gradient by parts in a thousand.
+double PerSampleGradients::norm_among_others(const Batch& batch, std::int64_t i) {
+  auto images = -batch.images;
+  images.select(0, i).neg_();
+  const torch::AutoGradMode on(true);
+  model_->gradients().zero_();
+  losses({images, batch.labels, batch.index, batch.view})[i].backward();
+  return model_->gradients().norm(2, torch::kFloat64).item<double>();
+}
+
 void PerSampleGradients::check(const Batch& batch, const at::Tensor& norms) {
   if (!checked_.insert(batch.images.size(0)).second) return;
   const auto kept = model_->gradients().clone();
-  const auto count = std::min(kChecked, batch.images.size(0));
-  const Batch few{batch.images.narrow(0, 0, count), batch.labels.narrow(0, 0, count), batch.index.first(std::size_t(count)), batch.view};
-  const auto expected = add_clipped_one_by_one(few, count, 1).norms;
+  double worst = 0;
+  for (std::int64_t i = 0; i < std::min(kChecked, batch.images.size(0)) && std::isfinite(worst); ++i) {
+    const double expected = norm_among_others(batch, i), off = std::abs(norms[i].item<double>() - expected) / std::max(expected, 1e-12);
+    worst = std::isnan(off) ? off : std::max(worst, off);
+  }
   model_->gradients().copy_(kept);
-  const auto worst = ((norms.narrow(0, 0, count) - expected).abs() / expected.clamp_min(1e-12)).max().item<double>();
-  if (!(worst <= kTolerance)) give_up(fmt::format("norms of all at once differ from those one by one by {:.2g}", worst));
+  if (!(worst <= kTolerance)) give_up(fmt::format("the norm of an image's gradient differs by {:.2g} when the other images do", worst));
 }
 
 SampleNorms PerSampleGradients::add_clipped_one_by_one(const Batch& batch, std::int64_t count, double bound) {

@@ -19,7 +19,8 @@ struct SampleNorms {
 ///
 /// Convolutions, linear, group and layer norms, and parameters that are added or multiplied, are known. A network that uses
 /// a parameter in another way, or twice, goes image by image: correct, slower, said once in the log. The first images of
-/// each batch size are done both ways, and where the two disagree, all go image by image.
+/// each batch size are also done by backward passes of their own, among other images, and where the two disagree, all go
+/// image by image.
 ///
 /// The loss is evaluated on each image alone, so whatever the objective, no image bears on another's gradient.
 /// Borrows model and objective; used by one thread.
@@ -41,6 +42,7 @@ class PerSampleGradients {
   PerSampleGradients(models::FlatModel& model, Objective& objective) : model_(&model), objective_(&objective) {}
   at::Tensor losses(const Batch& batch);
   void give_up(const std::string& reason);
+  double norm_among_others(const Batch& batch, std::int64_t i);
   void check(const Batch& batch, const at::Tensor& norms);
 
   models::FlatModel* model_;

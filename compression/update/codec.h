@@ -38,7 +38,7 @@ class Codec {
   virtual void encode(Packet& packet, RandomStream& random) const = 0;
   /// max_values: floats that a tile may have at most. Error: kCorrupt.
   virtual Result<void> decode(Packet& packet, std::size_t max_values) const = 0;
-  /// E[decode(encode(x))] = x over the random stream.
+  /// E[decode(encode(x))] = x over the random stream; of eden as nearly as its comment says.
   virtual bool unbiased() const = 0;
   /// Floats still in the packet after encoding `values` > 0 of them: 0, or some for later stages.
   virtual std::size_t values_left(std::size_t values) const = 0;

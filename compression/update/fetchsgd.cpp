@@ -11,6 +11,8 @@
 namespace preceptor::compression {
 namespace {
 
+constexpr int kMaxRows = 15;
+
 struct FetchSgdOptions {
   int rows = 5;            ///< of the sketch: estimates are medians of so many; odd
   double ratio = 8;        ///< floats of the update for one of the sketch, at least
@@ -18,7 +20,7 @@ struct FetchSgdOptions {
   double momentum = 0.9;   ///< of the coordinator, in the sketch
   template <class V>
   void visit(V& v) {
-    v("rows", rows, Range{1, 15});
+    v("rows", rows, Range{1, kMaxRows});
     v("ratio", ratio, Range{1, 1e6});
     v("fraction", fraction, Range{1e-9, 1});
     v("momentum", momentum, Range{0, 0.999});
@@ -37,32 +39,76 @@ class CountSketch {
   }
   std::size_t size() const { return hashes_.size() << bits_; }
 
+  /// table += sketch of values at places 0, 1, …: a row at a time, which is all that a core's cache
+  /// need hold.
+  void add(std::span<float> table, std::span<const float> values) const {
+    for (std::size_t row = 0; row < hashes_.size(); ++row)
+      for (std::size_t i = 0; i < values.size(); ++i) {
+        const auto [cell, sign] = place(row, i);
+        table[cell] += signed_by(sign, values[i]);
+      }
+  }
   /// table += sketch of value at place i.
   void add(std::span<float> table, std::size_t i, float value) const {
     for (std::size_t row = 0; row < hashes_.size(); ++row) {
-      const auto [cell, minus] = place(row, i);
-      table[cell] += minus ? -value : value;
+      const auto [cell, sign] = place(row, i);
+      table[cell] += signed_by(sign, value);
+    }
+  }
+
+  /// Of places first, first + 1, …: the medians of their cells. table: finite.
+  void estimate(std::span<const float> table, std::size_t first, std::span<float> out) const {
+    constexpr std::size_t kBlock = 256;
+    std::array<std::array<float, kBlock>, kMaxRows> seen{};
+    for (; !out.empty(); first += kBlock) {
+      const auto count = std::min(kBlock, out.size());
+      for (std::size_t row = 0; row < hashes_.size(); ++row)
+        for (std::size_t i = 0; i < count; ++i) {
+          const auto [cell, sign] = place(row, first + i);
+          seen[row][i] = signed_by(sign, table[cell]);
+        }
+      sort_columns<kBlock>(std::span(seen).first(hashes_.size()));
+      std::copy_n(seen[hashes_.size() / 2].begin(), count, out.begin());
+      out = out.subspan(count);
     }
   }
   float estimate(std::span<const float> table, std::size_t i) const {
-    std::array<float, 15> seen;
+    std::array<std::array<float, 1>, kMaxRows> seen{};
     for (std::size_t row = 0; row < hashes_.size(); ++row) {
-      const auto [cell, minus] = place(row, i);
-      seen[row] = minus ? -table[cell] : table[cell];
+      const auto [cell, sign] = place(row, i);
+      seen[row][0] = signed_by(sign, table[cell]);
     }
-    const auto middle = seen.begin() + std::ptrdiff_t(hashes_.size() / 2);
-    std::nth_element(seen.begin(), middle, seen.begin() + std::ptrdiff_t(hashes_.size()));
-    return *middle;
+    sort_columns<1>(std::span(seen).first(hashes_.size()));
+    return seen[hashes_.size() / 2][0];
   }
 
  private:
   struct Hash {
     std::uint64_t a, b;
   };
-  std::pair<std::size_t, bool> place(std::size_t row, std::size_t i) const {
+  struct Place {
+    std::size_t cell;
+    std::uint32_t sign;  ///< at bit 31: of a float
+  };
+  Place place(std::size_t row, std::size_t i) const {
     const auto h = (hashes_[row].a * i + hashes_[row].b) >> (63 - bits_);
-    return {row << bits_ | h >> 1, h & 1};
+    return {row << bits_ | h >> 1, std::uint32_t(h) << 31};
   }
+  /// Without a branch, which no processor could foresee.
+  static float signed_by(std::uint32_t sign, float value) {
+    return std::bit_cast<float>(std::bit_cast<std::uint32_t>(value) ^ sign);
+  }
+  /// Odd-even transposition: neighbouring rows are put in order, as many times as there are rows.
+  template <std::size_t kColumns>
+  static void sort_columns(std::span<std::array<float, kColumns>> rows) {
+    for (std::size_t pass = 0; pass < rows.size(); ++pass)
+      for (std::size_t row = pass % 2; row + 1 < rows.size(); row += 2)
+        for (std::size_t i = 0; i < kColumns; ++i) {
+          const auto a = rows[row][i], b = rows[row + 1][i];
+          rows[row][i] = std::min(a, b), rows[row + 1][i] = std::max(a, b);
+        }
+  }
+
   std::vector<Hash> hashes_;
   unsigned bits_;
 };
@@ -86,7 +132,7 @@ class FetchSgd : public Transform {
 
   std::vector<float> encode(std::span<const float> update, std::uint64_t, Memory&) const override {
     std::vector<float> table(coded_size());
-    for (std::size_t i = 0; i < update.size(); ++i) sketch_.add(table, i, update[i]);
+    sketch_.add(table, update);
     return table;
   }
 
@@ -98,10 +144,10 @@ class FetchSgd : public Transform {
     const auto e = std::span(memory).subspan(coded.size());
     multiply_add(u, momentum_, coded);
     add(e, u);
-    std::vector<float> estimates(floats_);
-    for (std::size_t i = 0; i < floats_; ++i) estimates[i] = sketch_.estimate(e, i);
-    if (!all_finite(estimates))
+    if (!all_finite(e))
       return fail(Code::kInvalid, "fetchsgd: the rounds' sketches add up to what is not finite");
+    std::vector<float> estimates(floats_);
+    sketch_.estimate(e, 0, estimates);
     auto places = largest_places(estimates, kept_);
     std::ranges::stable_sort(
         places, [&](auto a, auto b) { return std::abs(estimates[a]) > std::abs(estimates[b]); });

@@ -167,15 +167,24 @@ std::span<const std::uint32_t> RandomRotation::signs_of(std::size_t index) const
 }
 
 void RandomRotation::apply(std::span<float> values) const {
-  if (values.size() != floats_) throw std::logic_error("RandomRotation: of another size");
-  for (std::size_t i = 0; i < starts_.size(); ++i)
-    rotate_chunk(values.subspan(starts_[i], chunk_), signs_of(i));
+  for (std::size_t i = 0; i < starts_.size(); ++i) apply(values, i);
 }
 
 void RandomRotation::undo(std::span<float> values) const {
+  for (auto i = starts_.size(); i-- > 0;) undo(values, i);
+}
+
+void RandomRotation::apply(std::span<float> values, std::size_t i) const {
+  rotate_chunk(chunk_of(values, i), signs_of(i));
+}
+
+void RandomRotation::undo(std::span<float> values, std::size_t i) const {
+  unrotate_chunk(chunk_of(values, i), signs_of(i));
+}
+
+std::span<float> RandomRotation::chunk_of(std::span<float> values, std::size_t i) const {
   if (values.size() != floats_) throw std::logic_error("RandomRotation: of another size");
-  for (auto i = starts_.size(); i-- > 0;)
-    unrotate_chunk(values.subspan(starts_[i], chunk_), signs_of(i));
+  return values.subspan(starts_.at(i), chunk_);
 }
 
 }  // namespace preceptor::compression

@@ -29,8 +29,9 @@ void unrotate_chunk(std::span<float> y, std::span<const std::uint32_t> signs);
 /// last c floats and works on what the one before it left there. So nothing is padded, and every
 /// output is one of a transform of c. Immutable; thread-safe.
 ///
-/// After a rotation the values of a chunk are close to Gaussian, whatever they were before
-/// (Suresh 2017, arXiv:1611.00429).
+/// After a rotation the values of a chunk are close to Gaussian (Suresh 2017, arXiv:1611.00429),
+/// unless few values had most of its energy: k nonzeros leave 2^(k - 1) magnitudes at most, always
+/// the same.
 class RandomRotation {
  public:
   /// chunk: a power of two <= kMaxHadamard. Signs are drawn from `random`, chunk after chunk,
@@ -39,6 +40,9 @@ class RandomRotation {
 
   void apply(std::span<float> values) const;  ///< values.size() == floats
   void undo(std::span<float> values) const;
+  /// Chunk i alone: apply from the first chunk on, undo from the last.
+  void apply(std::span<float> values, std::size_t i) const;
+  void undo(std::span<float> values, std::size_t i) const;
 
   /// Where chunks begin. Values from starts()[i] to starts()[i + 1] (or the end) left chunk i last
   /// and share its scale.
@@ -47,6 +51,7 @@ class RandomRotation {
 
  private:
   std::span<const std::uint32_t> signs_of(std::size_t index) const;
+  std::span<float> chunk_of(std::span<float> values, std::size_t i) const;
 
   std::size_t floats_, chunk_;
   std::vector<std::size_t> starts_;

@@ -21,18 +21,40 @@ HWY_INLINE hn::Vec<U> magnitude(V x) {
 }
 
 /// The largest magnitude's bits, which order as magnitudes do; of NaN and infinity above all others.
-std::uint32_t largest(const float* x, std::size_t n) {
-  hn::Vec<U> most[kSplit];
-  for (auto& lane : most) lane = hn::Zero(U());
-  for_steps(x, n, [&](const float* p, std::size_t) {
+struct Most {
+  hn::Vec<U> lanes[kSplit];
+  HWY_INLINE Most() {
+    for (auto& lane : lanes) lane = hn::Zero(U());
+  }
+  HWY_INLINE void add(std::size_t part, V x) { lanes[part] = hn::Max(lanes[part], magnitude(x)); }
+  HWY_INLINE std::uint32_t bits() const {
+    std::uint32_t all[kStep], result = 0;
     for (std::size_t part = 0; part < kSplit; ++part)
-      most[part] = hn::Max(most[part], magnitude(load(p + part * kLanes)));
+      hn::StoreU(lanes[part], U(), all + part * kLanes);
+    for (const auto one : all) result = one > result ? one : result;
+    return result;
+  }
+};
+
+std::uint32_t largest(const float* x, std::size_t n) {
+  Most most;
+  for_steps(x, n, [&](const float* p, std::size_t) {
+    for (std::size_t part = 0; part < kSplit; ++part) most.add(part, load(p + part * kLanes));
   });
-  std::uint32_t all[kStep], result = 0;
-  for (std::size_t part = 0; part < kSplit; ++part)
-    hn::StoreU(most[part], U(), all + part * kLanes);
-  for (const auto bits : all) result = bits > result ? bits : result;
-  return result;
+  return most.bits();
+}
+
+Peak both(const float* x, std::size_t n) {
+  Most most;
+  Sums sums;
+  for_steps(x, n, [&](const float* p, std::size_t) {
+    for (std::size_t part = 0; part < kSplit; ++part) {
+      const V v = load(p + part * kLanes);
+      most.add(part, v);
+      sums.add(part, hn::Mul(v, v));
+    }
+  });
+  return {std::bit_cast<float>(most.bits()), sums.total()};
 }
 
 double squares(const float* x, std::size_t n) {
@@ -127,6 +149,7 @@ namespace preceptor::compression {
 namespace {
 
 HWY_EXPORT(largest);
+HWY_EXPORT(both);
 HWY_EXPORT(squares);
 HWY_EXPORT(magnitudes);
 HWY_EXPORT(plus);
@@ -150,6 +173,7 @@ bool all_finite(std::span<const float> x) {
 float largest_magnitude(std::span<const float> x) {
   return std::bit_cast<float>(HWY_DYNAMIC_DISPATCH(largest)(x.data(), x.size()));
 }
+Peak peak(std::span<const float> x) { return HWY_DYNAMIC_DISPATCH(both)(x.data(), x.size()); }
 double sum_of_squares(std::span<const float> x) {
   return HWY_DYNAMIC_DISPATCH(squares)(x.data(), x.size());
 }

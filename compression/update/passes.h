@@ -15,6 +15,13 @@ bool all_finite(std::span<const float> x);
 /// max |x[i]|; 0 of none. x: finite.
 float largest_magnitude(std::span<const float> x);
 
+/// Both at once: largest_magnitude and sum_of_squares.
+struct Peak {
+  float largest;
+  double squares;
+};
+Peak peak(std::span<const float> x);
+
 double sum_of_squares(std::span<const float> x);     ///< |x[i]| < 2^60, or it overflows
 double sum_of_magnitudes(std::span<const float> x);  ///< in float for up to 65536 values a lane
 

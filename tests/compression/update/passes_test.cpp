@@ -45,6 +45,8 @@ TEST(Passes, AgreeWithTheirDefinitionsAndAcrossInstructionSets) {
       EXPECT_NEAR(sum_of_squares(x), squares, 1e-5 * squares);
       EXPECT_NEAR(sum_of_magnitudes(x), magnitudes, 1e-5 * magnitudes);
       EXPECT_EQ(largest_magnitude(x), largest);
+      EXPECT_EQ(peak(x).largest, largest);
+      EXPECT_EQ(peak(x).squares, sum_of_squares(x));
       sums.push_back({sum_of_squares(x), sum_of_magnitudes(x), dot(x, y)});
       double product_of_both = 0;
       for (std::size_t i = 0; i < n; ++i) product_of_both += double(x[i]) * y[i];
