@@ -1,5 +1,8 @@
 #include "compression/update/downlink.h"
 
+#include <algorithm>
+#include <cmath>
+
 namespace preceptor::compression {
 
 Result<ModelDelta> ModelDelta::create(const DownlinkOptions& options, const ParameterSpace& space) {
@@ -27,6 +30,8 @@ Result<void> ModelDelta::apply(std::span<const std::byte> delta, std::uint32_t, 
     return {};
   }));
   repair_variances(space_, model);
+  if (!std::ranges::all_of(model, [](float x) { return std::isfinite(x); }))
+    return fail(Code::kCorrupt, "it leads to a value that is not finite");
   return {};
 }
 

@@ -132,11 +132,9 @@ double RingCodec::norm_bound(std::size_t nodes, std::uint64_t weight) const {
   return clipped + options_.noise * (std::sqrt(d) + 10);
 }
 
-bool RingCodec::statistics_in_range(std::span<const float> mean) const {
-  return std::ranges::all_of(statistics_.pieces, [&](const Piece& piece) {
-    return std::ranges::all_of(mean.subspan(piece.offset, piece.size),
-                               [](float x) { return std::abs(x) < kStatisticsClip + 1; });  // 1: of rounding
-  });
+bool RingCodec::statistics_in_range(std::span<const std::uint32_t> sum, std::uint64_t weight) const {
+  return std::ranges::all_of(decode_statistics(sum, double(weight) / double(max_weight())),
+                             [](float x) { return std::abs(x) < kStatisticsClip + 1; });  // 1: of rounding
 }
 
 /// Selection sampling (Knuth, TAOCP 2, algorithm 3.4.2 S): every subset is equally likely.
@@ -262,20 +260,23 @@ std::vector<float> RingCodec::decode_weights(std::span<const std::uint32_t> sum,
   return floats_ == weights_.size ? sent : spread(sent, round, 1);
 }
 
+std::vector<float> RingCodec::decode_statistics(std::span<const std::uint32_t> sum, double share) const {
+  std::vector<float> values(statistics_.size);
+  const double base = 2.0 * limit_ + 1;
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    double steps = 0;
+    for (std::size_t d = digits_; d-- > 0;) steps = steps * base + centred(sum[i * digits_ + d]);
+    values[i] = float(steps * (kStatisticsClip / kStatisticsSteps) / share);
+  }
+  return values;
+}
+
 std::vector<float> RingCodec::decode(std::span<const std::uint32_t> sum, std::uint64_t weight,
                                      const RingRound& round) const {
   const double share = double(weight) / double(max_weight());
   std::vector<float> delta(space_size_);
   scatter(weights_, decode_weights(sum, share, round), delta);
-  std::vector<float> values(statistics_.size);
-  const double base = 2.0 * limit_ + 1;
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    double steps = 0;
-    for (std::size_t d = digits_; d-- > 0;)
-      steps = steps * base + centred(sum[rotated() + i * digits_ + d]);
-    values[i] = float(steps * (kStatisticsClip / kStatisticsSteps) / share);
-  }
-  scatter(statistics_, values, delta);
+  scatter(statistics_, decode_statistics(sum.subspan(rotated()), share), delta);
   return delta;
 }
 

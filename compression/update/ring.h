@@ -101,8 +101,8 @@ class RingCodec {
   double norm_bound(std::size_t nodes, std::uint64_t weight) const;
   /// The same of one node of full weight, without noise.
   double norm_bound() const { return norm_bound_; }
-  /// Whether the statistics in a mean update are within what nodes clamp theirs to.
-  bool statistics_in_range(std::span<const float> mean) const;
+  /// Whether the mean of statistics is within what nodes clamp theirs to. sum: the words behind the rotated ones.
+  bool statistics_in_range(std::span<const std::uint32_t> sum, std::uint64_t weight) const;
   /// What a site of so many images adds to Totals::weight; 1 … max_weight().
   std::uint64_t weight_of(std::uint64_t samples) const;
   std::uint64_t max_weight() const;
@@ -140,6 +140,7 @@ class RingCodec {
                          std::span<std::uint32_t> words) const;
   /// What travels of `values`, back in its place, and made unbiased where decoding does that.
   std::vector<float> spread(std::span<const float> sent, const RingRound& round, double factor) const;
+  std::vector<float> decode_statistics(std::span<const std::uint32_t> sum, double share) const;
   std::vector<float> decode_weights(std::span<const std::uint32_t> sum, double share,
                                     const RingRound& round) const;
   std::uint32_t ring(std::int64_t value) const {

@@ -30,6 +30,11 @@ Result<Totals> check_totals(const RingCodec& codec, std::span<const std::uint64_
   return totals;
 }
 
+Result<void> check_statistics(const RingCodec& codec, std::span<const std::uint32_t> words, std::uint64_t weight) {
+  if (codec.statistics_in_range(words, weight)) return {};
+  return fail(Code::kRefused, "a normalisation statistic beyond ±{}, to which every node clamps its own", RingCodec::kStatisticsClip);
+}
+
 }  // namespace
 
 void RingSum::clear() {
@@ -68,10 +73,8 @@ Result<RingSum::Closed> RingSum::close(const RingRound& round) const {
   if (std::sqrt(square) > most)
     return fail(Code::kRefused, "the sum's norm {:.4g} is above {:.4g}, the most that {} clipped updates of weight {} together have",
                 std::sqrt(square), most, nodes_, totals.weight);
-  auto mean = codec_->decode(words_, totals.weight, round);
-  if (!codec_->statistics_in_range(mean))
-    return fail(Code::kRefused, "a normalisation statistic beyond ±{}, to which every node clamps its own", RingCodec::kStatisticsClip);
-  return Closed{std::move(mean), std::move(totals)};
+  TRY(check_statistics(*codec_, std::span(words_).subspan(codec_->rotated()), totals.weight));
+  return Closed{codec_->decode(words_, totals.weight, round), std::move(totals)};
 }
 
 Result<Bytes> RingSum::publish() const {
@@ -118,11 +121,14 @@ Result<void> check_unmasked(const RingCodec& codec, std::span<const std::byte> u
   const auto totals = TRY(check_totals(codec, totals_of(codec, update), 1));
   double square = 0;
   std::uint32_t largest = 0;
+  std::vector<std::uint32_t> statistics;
+  statistics.reserve(codec.words() - codec.rotated());
   unpack_words(packed, codec.words(), r, [&](std::size_t first, std::span<const std::uint32_t> words) {
     for (std::size_t i = 0; i < words.size(); ++i) {
       const auto value = codec.centred(words[i]);
       largest = std::max(largest, std::uint32_t(std::abs(std::int64_t{value})));
       if (first + i < codec.rotated()) square += double(value) * value;
+      else statistics.push_back(words[i]);
     }
   });
   const double most = codec.norm_bound(1, totals.weight) * kSlack;
@@ -130,7 +136,7 @@ Result<void> check_unmasked(const RingCodec& codec, std::span<const std::byte> u
     return fail(Code::kRefused, "a word of {}; the quantiser's are within ±{}", largest, codec.limit());
   if (std::sqrt(square) > most)
     return fail(Code::kRefused, "its norm {:.4g} is above {:.4g}, the most that the clip leaves", std::sqrt(square), most);
-  return {};
+  return check_statistics(codec, statistics, totals.weight);
 }
 
 }  // namespace preceptor::compression

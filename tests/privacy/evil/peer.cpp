@@ -202,7 +202,7 @@ int run_node(const transport::TlsFiles& files, const std::string& port, const st
         if (const auto* refused = std::get_if<transport::Refused>(&send->message)) say("refuses: {}", refused->reason);
         for (const auto& message : lie_to_coordinator(rule, std::move(send->message))) link->send("coordinator", message);
       }
-      if (std::holds_alternative<node::ReadPlan>(effect)) step(node::PlanReady{true, "", "", 0, terms(), {{hex(sha256(std::as_bytes(std::span(kStart)))), kStep.bytes()}}});
+      if (std::holds_alternative<node::ReadPlan>(effect)) step(node::PlanReady{true, "", "", 0, terms(), {{hex(sha256(std::as_bytes(std::span(kStart)))), kStep.bytes(), 2}}});
       if (auto* patch = std::get_if<node::Patch>(&effect)) step(patched(*patch));
       if (auto* train = std::get_if<node::Train>(&effect)) {
         const auto delta = made_delta(kSpace, sha256(signer->name())[0] == std::byte{0} ? 1 : std::to_integer<std::uint64_t>(sha256(signer->name())[0]));
