@@ -80,8 +80,7 @@ void Session::plan_ready(PlanReady& answer) {
   if (answer.sums) {
     const auto initial = parse_digest(answer.sums->initial);
     if (!initial) return stop(false, "the plan is refused: initial is not 64 hexadecimal digits");
-    sums_ = {*initial, answer.sums->bytes, answer.sums->rounds};
-    if (auto kept = masking_.kept_model()) held_ = std::move(*kept);
+    models_.make_from_sums({*initial, answer.sums->bytes, answer.sums->rounds}, masking_.kept_model());
   }
   planned_ = true;
   phase_ = Phase::kReady;
@@ -89,6 +88,7 @@ void Session::plan_ready(PlanReady& answer) {
   if (answer.teacher_sha256.empty()) return;
   teacher_ = parse_digest(answer.teacher_sha256);
   if (!teacher_) return stop(false, "the plan is refused: its teacher's sha256 is not 64 hexadecimal digits");
+  if (answer.teacher_bytes == 0) return stop(false, "the plan is refused: its teacher has no bytes");
   fetch(*teacher_, answer.teacher_bytes);
 }
 
@@ -97,7 +97,7 @@ Ready Session::ready() const { return {masking_.on() ? std::min<std::uint64_t>(t
 
 void Session::hear(RoundStart& start) {
   if (!planned_) return;  // told again after Ready
-  if (start.round == 0 || (sums_ && start.round > sums_->rounds)) return stop(false, fmt::format("the coordinator speaks of round {}; the plan has no such round", start.round));
+  if (!models_.has_round(start.round)) return stop(false, fmt::format("the coordinator speaks of round {}; the plan has no such round", start.round));
   if (round_ && round_->round == start.round) return;  // repeated after a reconnect
   next_round_ = start;
   if (phase_ == Phase::kMasking) settle(false, "the round closed without it");
@@ -105,7 +105,7 @@ void Session::hear(RoundStart& start) {
 
 void Session::hear(Finish& finish) {
   if (!planned_) return;
-  if (sums_ && finish.rounds > sums_->rounds) return stop(false, fmt::format("the coordinator ends after round {}; the plan has no such round", finish.rounds));
+  if (finish.rounds > 0 && !models_.has_round(finish.rounds)) return stop(false, fmt::format("the coordinator ends after round {}; the plan has no such round", finish.rounds));
   if (phase_ != Phase::kJudging && phase_ != Phase::kReporting) finish_ = finish;
   if (phase_ == Phase::kMasking) settle(false, "the round closed without it");
   masking_.end();
@@ -116,61 +116,21 @@ void Session::hear(Finish& finish) {
 void Session::take_up_work() {
   if (phase_ != Phase::kReady || teacher_ || !planned_) return;
   if (!finish_ && !next_round_) return;
-  const auto wanted = finish_ ? finish_->model : next_round_->model;
-  if (coming_ && coming_->model == wanted) return;
+  auto wanted = finish_ ? ModelSource::Wanted{finish_->model, finish_->model_bytes, finish_->rounds + 1, finish_->patches}
+                        : ModelSource::Wanted{next_round_->model, next_round_->model_bytes, next_round_->round, next_round_->patches};
+  if (models_.wants(wanted.model)) return;
   receiver_.reset();  // of what was wanted before
-  coming_ = Coming{wanted, finish_ ? finish_->model_bytes : next_round_->model_bytes, {}, {}};
-  fetch_model();
+  go_on(models_.want(std::move(wanted)));
 }
 
-/// The round that the next model is for.
-std::uint32_t Session::wanted_for() const { return finish_ ? finish_->rounds + 1 : next_round_->round; }
-
-/// Whether a patch may come behind others that have `bytes_before` together, the last of a round before `after`: each
-/// round moves the model once. Together they are shorter than the model, but for a single sum.
-bool Session::follows(const ModelPatch& patch, std::uint32_t after, std::uint64_t bytes_before) const {
-  if (patch.round < after || patch.round >= wanted_for()) return false;
-  if (sums_ && patch.bytes != sums_->bytes) return false;
-  if (sums_ && bytes_before == 0) return true;
-  return patch.bytes > 0 && patch.bytes < coming_->bytes && bytes_before < coming_->bytes - patch.bytes;
-}
-
-/// By the cheapest way: it is here already, patches lead to it, or whole.
-void Session::fetch_model() {
-  if (held_.blob && held_.digest == coming_->model) return use(held_.blob, held_.recomputed);
-  const auto& patches = finish_ ? finish_->patches : next_round_->patches;
-  const auto first = held_.blob ? std::ranges::find(patches, held_.digest, &ModelPatch::base) : patches.end();
-  std::uint64_t bytes = 0;
-  bool sound = first != patches.end();
-  auto after = held_.round;
-  for (auto patch = first; patch != patches.end() && sound; ++patch) {
-    sound = follows(*patch, after, bytes);
-    bytes += patch->bytes;
-    after = patch->round + 1;
-  }
-  if (sound) {
-    coming_->patches.assign(first, patches.end());
-    return fetch_patch();
-  }
-  // The newest sum is always published: who was there in the round before can make the model.
-  if (sums_ && held_.recomputed && wanted_for() <= held_.round + 1 && coming_->model != sums_->initial)
-    return stop(false, fmt::format("no published sum leads from this site's model of round {} to the coordinator's of round {}", held_.round, wanted_for()));
-  fetch_whole();
-}
-
-void Session::fetch_patch() {
-  const auto& next = coming_->patches[coming_->deltas.size()];
-  fetch(next.delta, next.bytes);
-}
-
-void Session::fetch_whole() {
-  coming_->patches.clear();
-  coming_->deltas.clear();
-  fetch(coming_->model, coming_->bytes);
+void Session::go_on(Result<ModelSource::Next> next) {
+  if (!next) return stop(false, next.error().message);
+  if (auto* patch = std::get_if<Patch>(&*next)) effects_.push_back(std::move(*patch));
+  else if (const auto* get = std::get_if<ModelSource::Get>(&*next)) fetch(get->blob, get->bytes);
+  else use_model();
 }
 
 void Session::fetch(const Digest& blob, std::uint64_t bytes) {
-  if (bytes == 0) return stop(false, "the coordinator offers an empty model");
   receiver_.emplace(blob, bytes);
   ask();
 }
@@ -195,36 +155,27 @@ void Session::arrived() {
     effects_.push_back(UseTeacher{std::move(bytes)});
     return;
   }
-  if (coming_->patches.empty()) return use(std::make_shared<const Bytes>(std::move(bytes)), sums_ && coming_->model == sums_->initial);
-  coming_->deltas.push_back(std::move(bytes));
-  if (coming_->deltas.size() < coming_->patches.size()) return fetch_patch();
-  effects_.push_back(Patch{held_.blob, coming_->patches, std::move(coming_->deltas), coming_->model});
+  go_on(models_.arrived(std::move(bytes)));
 }
 
 void Session::patched(Patched& answer) {
-  if (!coming_ || phase_ != Phase::kReady) return;
-  if (answer.model) return use(std::move(answer.model), held_.recomputed);
-  if (sums_) return stop(false, "the coordinator's model is not what its published sums make of this site's: " + answer.why);
-  fetch_whole();
+  if (models_.patching() && phase_ == Phase::kReady) go_on(models_.patched(std::move(answer)));
 }
 
-void Session::use(transport::Blob model, bool recomputed) {
-  const bool first = !sums_ || coming_->model == sums_->initial;
-  held_ = {model, coming_->model, first ? wanted_for() : std::max(held_.round, wanted_for()), recomputed};
-  coming_.reset();
+void Session::use_model() {
   keep_model();
   if (finish_) {
     phase_ = Phase::kJudging;
-    effects_.push_back(Judge{std::move(model)});
+    effects_.push_back(Judge{models_.held().blob});
   } else {
     round_ = std::exchange(next_round_, std::nullopt);
     phase_ = Phase::kTraining;
-    effects_.push_back(Train{round_->round, std::move(model), round_->architecture});
+    effects_.push_back(Train{round_->round, models_.held().blob, round_->architecture});
   }
 }
 
 void Session::keep_model() const {
-  if (sums_ && masking_.on()) masking_.keep_model(held_);
+  if (models_.makes() && masking_.on()) masking_.keep_model(models_.held());
 }
 
 void Session::trained(Trained& answer) {
@@ -238,7 +189,7 @@ void Session::trained(Trained& answer) {
 
 void Session::mask_if_ready() {
   if (phase_ != Phase::kMasking || !masking_.ready(unmasked_->round)) return;
-  auto masked = masking_.mask(std::move(unmasked_->update), *round_, held_.recomputed);
+  auto masked = masking_.mask(std::move(unmasked_->update), *round_, models_.held().recomputed);
   if (masked) return offer_update(std::move(*masked));
   send(Refused{unmasked_->round, masked.error().message});
   settle(false, masked.error().message);
@@ -267,10 +218,7 @@ void Session::hear(SecureAggregation& message) {
     return;
   }
   if (!answer->empty()) send(SecureAggregation{message.round, std::move(*answer)});
-  if (!held_.recomputed && held_.blob && masking_.vouched() == held_.digest) {
-    held_.recomputed = true;
-    keep_model();
-  }
+  if (const auto model = masking_.vouched(); model && models_.vouched(*model)) keep_model();
   mask_if_ready();
 }
 
@@ -284,9 +232,9 @@ void Session::hear(Accepted& accepted) {
 
 void Session::hear(Refused& refused) {
   if (teacher_ && phase_ == Phase::kReady) return stop(false, "the plan's teacher is not to be had: " + refused.reason);
-  if (phase_ == Phase::kReady && coming_ && !coming_->patches.empty()) {  // a patch that is no more
-    if (!sums_ || finish_) return fetch_whole();
-    coming_.reset();  // nor is the model; the next round's is told soon
+  if (phase_ == Phase::kReady && models_.patching()) {  // a patch that is no more
+    if (!models_.makes() || finish_) return go_on(models_.whole());
+    models_.give_up();  // nor is the model; the next round's is told soon
     receiver_.reset();
     next_round_.reset();
     return;

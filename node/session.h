@@ -6,6 +6,7 @@
 
 #include "common/clock.h"
 #include "node/masking.h"
+#include "node/model_source.h"
 #include "transport/transfer.h"
 
 namespace preceptor::node {
@@ -37,10 +38,6 @@ struct Trained {  ///< answer to Train
   std::vector<transport::StageFidelity> fidelity{};  ///< of each stage of the codec
   bool totals_only = false;  ///< weight, loss and fidelity are inside the update, where only their sums can be read: the offer says none
 };
-struct Patched {  ///< answer to Patch
-  transport::Blob model;  ///< null: what came out is not the model that was promised
-  std::string why{};      ///< then
-};
 struct Judged {  ///< answer to Judge
   transport::SiteReport report;
   std::string why;  ///< when it failed
@@ -48,7 +45,7 @@ struct Judged {  ///< answer to Judge
 using Event = std::variant<Connected, Disconnected, Heard, PlanReady, Trained, Patched, Judged>;
 
 /// What it wants done. ReadPlan, Train and Judge are long: the driver runs them elsewhere, one at a time,
-/// and answers with an event.
+/// and answers with an event. Patch is answered at once.
 struct Send {
   transport::Message message;
 };
@@ -62,12 +59,6 @@ struct Train {
   std::uint32_t round = 0;
   transport::Blob model;
   Digest architecture{};
-};
-struct Patch {  ///< bring an older model up to date; answered at once
-  transport::Blob base;
-  std::vector<transport::ModelPatch> patches;  ///< in the order in which they apply
-  std::vector<Bytes> deltas;                   ///< their bytes
-  Digest model{};             ///< of what must come out
 };
 struct Settle {  ///< the last update is in the sum (its error feedback counts) or lost (it does not)
   std::uint32_t round = 0;
@@ -86,9 +77,7 @@ using Effects = std::vector<Effect>;
 
 /// A site's side of the job as a pure state machine: hello → plan → ready → (fetch, train, offer, upload) × rounds →
 /// judge → report. Survives broken connections: it says hello again, fetches on where it stopped, and offers an
-/// update that is still waiting. Keeps the last model: what is here is not fetched again, and where the coordinator
-/// has patches for it, only these are. Where patches are published sums, a model that they do not lead to ends the
-/// session, and one that came whole is only believed (HeldModel::recomputed). No socket, thread or clock.
+/// update that is still waiting. No socket, thread or clock.
 class Session {
  public:
   explicit Session(std::uint64_t train_samples) : Session(train_samples, {}, {}) {}
@@ -119,12 +108,8 @@ class Session {
   void settle(bool accepted, const std::string& why);
   void patched(Patched& answer);
   void fetch(const Digest& blob, std::uint64_t bytes);
-  void fetch_model();
-  void fetch_patch();
-  void fetch_whole();
-  bool follows(const transport::ModelPatch& patch, std::uint32_t after, std::uint64_t bytes_before) const;
-  std::uint32_t wanted_for() const;
-  void use(transport::Blob model, bool recomputed);
+  void go_on(Result<ModelSource::Next> next);
+  void use_model();
   void keep_model() const;
   void ask();
   void arrived();
@@ -142,21 +127,7 @@ class Session {
   bool connected_ = false;
   std::optional<transport::RoundStart> next_round_;  ///< told, not yet taken up
   std::optional<transport::Finish> finish_;
-  /// The model that next_round_ or finish_ asks for, on its way.
-  struct Coming {
-    Digest model{};
-    std::uint64_t bytes = 0;
-    std::vector<transport::ModelPatch> patches;  ///< from the held model on; empty: it comes whole
-    std::vector<Bytes> deltas;                   ///< those of the patches that are here
-  };
-  std::optional<Coming> coming_;
-  HeldModel held_;
-  struct Sums {
-    Digest initial{};
-    std::uint64_t bytes = 0;
-    std::uint32_t rounds = 0;
-  };
-  std::optional<Sums> sums_;  ///< of a plan whose models the site makes itself
+  ModelSource models_;
   std::optional<transport::BlobReceiver> receiver_;
   std::optional<Digest> teacher_;  ///< on its way
   std::optional<transport::RoundStart> round_;  ///< being trained or offered

@@ -331,7 +331,7 @@ TEST_F(TeacherTest, WhoseHashIsNoHashIsARefusedPlanAndNoCrash) {
 }
 
 TEST_F(TeacherTest, OfNoBytesIsRefused) {
-  EXPECT_THAT(stopped(plan_with_teacher(hex(sha256("")), 0)), HasSubstr("empty"));
+  EXPECT_THAT(stopped(plan_with_teacher(hex(sha256("")), 0)), HasSubstr("its teacher has no bytes"));
 }
 
 TEST_F(TeacherTest, ThatTheCoordinatorDoesNotHaveEndsTheSessionInsteadOfWaitingForEver) {
