@@ -82,6 +82,7 @@ TEST_P(EvilPublisher, IsRefusedByEveryNodeInTheNextRound) {
 }
 INSTANTIATE_TEST_SUITE_P(Rules, EvilPublisher,
                          testing::Values(Rule{"crafted-model", "stops: the coordinator's model is not what its published sums make of this site's"},
+                                         Rule{"swapped-model", "refuses: another model than the one that this site was given"},
                                          Rule{"unpublished-model", "stops: no published sum leads from this site's model of round 1 to the coordinator's of round 2"}),
                          name_of);
 

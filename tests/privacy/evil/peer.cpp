@@ -3,6 +3,8 @@
 /// few floats. Breaks one rule on the way out, or none ("honest"), and prints what it is told.
 
 #include <iostream>
+#include <map>
+#include <set>
 
 #include "compression/update/sum_step.h"
 #include "coordinator/masked_sum.h"
@@ -111,6 +113,26 @@ std::vector<Message> lie(const std::string& rule, Message message) {
   return {std::move(message)};
 }
 
+/// Keys and shares of round 2 are for the true model; then each node is told of round 1's, which it has. What it would
+/// need to make the true one is withheld until then.
+std::vector<Message> swap_model(const std::string& peer, Message message) {
+  static transport::RoundStart first;
+  static std::map<std::string, std::uint32_t> round;
+  static std::set<std::string> told;
+  if (const auto* start = std::get_if<transport::RoundStart>(&message)) {
+    round[peer] = start->round;
+    if (start->round == 1) first = *start;
+  }
+  if (round[peer] < 2 || told.contains(peer)) return {std::move(message)};
+  if (std::holds_alternative<transport::Chunk>(message)) return {};
+  const auto* outer = std::get_if<SecureAggregation>(&message);
+  if (!outer || !std::holds_alternative<privacy::Shares>(must(privacy::decode_envelope(outer->envelope)).message)) return {std::move(message)};
+  told.insert(peer);
+  auto other = first;
+  other.round = 2;
+  return {std::move(message), other};
+}
+
 int run_coordinator(const transport::TlsFiles& files, const std::string& rule) {
   const auto roster = must(privacy::CertificateRoster::open({files.certificate, files.key, files.ca, files.crl}));
   PublishingSum sum(kRing, 1, terms(), roster, 4s);
@@ -136,7 +158,8 @@ int run_coordinator(const transport::TlsFiles& files, const std::string& rule) {
   const std::function<void(const coordinator::Event&)> step = [&](const coordinator::Event& event) {
     for (auto& effect : machine.step(event, now() - began)) {
       if (auto* send = std::get_if<coordinator::Send>(&effect))
-        for (const auto& message : lie(rule, std::move(send->message))) link->send(send->peer, message);
+        for (const auto& message : rule == "swapped-model" ? swap_model(send->peer, std::move(send->message)) : lie(rule, std::move(send->message)))
+          link->send(send->peer, message);
       if (auto* cut = std::get_if<coordinator::Cut>(&effect)) link->disconnect(cut->peer, cut->reason);
       if (auto* done = std::get_if<coordinator::Evaluate>(&effect)) {
         const auto& record = done->record;
