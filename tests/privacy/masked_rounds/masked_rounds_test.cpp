@@ -1,5 +1,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <rapidcheck/gtest.h>
 
 #include <deque>
 #include <functional>
@@ -82,6 +83,25 @@ class Federation {
     }
     EXPECT_TRUE(finished_);
     return sha256(*machine.model());
+  }
+
+  /// What a site learns in a round.
+  Bytes update_of(const std::string& name, std::uint32_t round, std::vector<float> model) const {
+    RandomStream random(7, name, {round});
+    for (auto& value : model) value = float(0.01 * random.normal() - 0.1 * value);
+    return secret(ring, model, 10 + std::uint64_t(name.back() - '0'), round);
+  }
+  /// The model that the records' survivors make by plain addition.
+  Digest replayed() const {
+    auto model = made_delta(space, 99);
+    for (const auto& record : records) {
+      if (record.outcome == "void") continue;
+      compression::RingSum sum(ring);
+      for (const auto& name : record.accepted) sum.add(update_of(name, record.round, model));
+      compression::move_by_mean(model, sum.close({1, record.round}).value().mean, options.learning_rate);
+      repair_variances(space, model);
+    }
+    return sha256(std::as_bytes(std::span(model)));
   }
 
   /// Asked before each delivery. kLost: the site is never heard of again. kCut: its connection breaks there, the
@@ -177,12 +197,9 @@ class Federation {
       if (std::get_if<node::ReadPlan>(&effect)) tell(name, plan_ready());
       if (auto* patch = std::get_if<node::Patch>(&effect)) tell(name, patched(*patch));
       if (auto* train = std::get_if<node::Train>(&effect)) {
-        std::vector<float> delta(space.size());
-        std::memcpy(delta.data(), train->model->data(), train->model->size());
-        RandomStream random(7, name, {train->round});
-        for (auto& value : delta) value = float(0.01 * random.normal() - 0.1 * value);
-        const auto samples = 10 + std::uint64_t(name.back() - '0');
-        tell(name, node::Trained{train->round, secret(ring, delta, samples, train->round), 0, "", {}, true});
+        std::vector<float> model(space.size());
+        std::memcpy(model.data(), train->model->data(), train->model->size());
+        tell(name, node::Trained{train->round, update_of(name, train->round, model), 0, "", {}, true});
       }
       if (std::get_if<node::Judge>(&effect)) {
         transport::SiteReport report;
@@ -263,6 +280,32 @@ TEST(MaskedRounds, EverySiteMakesTheNextModelFromThePublishedSum) {
   EXPECT_EQ(hex(made), hex(federation.run(false))) << "also without masks";
   Federation fetching(5);
   EXPECT_EQ(hex(made), hex(fetching.run(true)));
+}
+
+/// I1, I9 and I12 at once: whoever is lost at whatever message, the coordinator and every site that is left have the
+/// model of plain addition over the survivors.
+RC_GTEST_PROP(MaskedRounds, MakeTheModelOfPlainAdditionAtEverySiteWhoeverIsLostWhen, ()) {
+  const auto n = *rc::gen::inRange(3, 8);
+  const auto f = *rc::gen::inRange(0, 2);
+  Federation federation(n);
+  federation.publish_sums();
+  federation.context.colluders = federation.expected.colluders = privacy::threshold_of(n, f) <= n ? f : 0;
+  std::map<std::string, int> left;  // messages until a site is lost
+  for (int lost = *rc::gen::inRange(0, n); lost > 0; --lost)
+    left[fmt::format("site-{}", *rc::gen::inRange(0, n))] = *rc::gen::inRange(1, 60);
+  federation.fate = [&](const std::string& site, bool, const transport::Message&) {
+    const auto due = left.find(site);
+    return due != left.end() && --due->second <= 0 ? Federation::Fate::kLost : Federation::Fate::kArrives;
+  };
+  const auto made = federation.run(true);
+  for (const auto& [site, why] : federation.stops) RC_ASSERT(why.find("published") == std::string::npos);  // too few are left at most
+  const auto of = [&](const char* outcome) { return std::ranges::count(federation.records, outcome, &RoundRecord::outcome); };
+  RC_CLASSIFY(of("complete") == 3, "all rounds complete");
+  RC_CLASSIFY(of("partial") > 0, "a partial round");
+  RC_CLASSIFY(of("void") > 0, "a void round");
+  RC_ASSERT(federation.whole <= n);
+  RC_ASSERT(hex(made) == hex(federation.replayed()));
+  for (const auto& record : federation.records) RC_ASSERT(record.outcome != "void" || !record.refused.empty() || int(record.accepted.size()) < 3);
 }
 
 TEST(MaskedRounds, AModelThatThePublishedSumDoesNotMakeEndsEverySitesPart) {
