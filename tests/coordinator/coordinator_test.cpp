@@ -5,18 +5,10 @@ namespace {
 
 using namespace std::chrono_literals;
 using namespace transport;
-using test::FakeSite;
-using test::find;
-using test::made_codec;
-using test::made_delta;
-using test::made_space;
-using test::sent;
-using testing::Contains;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::Key;
-using testing::Pair;
 using testing::SizeIs;
 using namespace test;
 

@@ -9,7 +9,6 @@ using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::Pair;
 using testing::SizeIs;
-using testing::UnorderedElementsAre;
 using namespace test;
 
 TEST_F(RoundTest, InvitesTheWholeCohortWithTheTimeThatIsLeft) {

@@ -4,12 +4,7 @@ namespace preceptor::coordinator {
 namespace {
 
 using namespace std::chrono_literals;
-using testing::ElementsAre;
-using testing::HasSubstr;
-using testing::IsEmpty;
-using testing::Pair;
 using testing::SizeIs;
-using testing::UnorderedElementsAre;
 using namespace test;
 
 /// An update of seven pieces.

@@ -4,7 +4,6 @@ namespace preceptor::node {
 namespace {
 
 using namespace transport;
-using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::SizeIs;
